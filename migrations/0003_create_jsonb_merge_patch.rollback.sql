@@ -1,0 +1,1 @@
+drop function jsonb_merge_patch;

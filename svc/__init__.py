@@ -1,0 +1,1 @@
+"""Bareline: a users service with no ORM."""

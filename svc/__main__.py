@@ -1,0 +1,203 @@
+"""The command line: `svc serve | migrate | keys`."""
+
+import argparse
+import asyncio
+import re
+import signal
+import sys
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn, TypeVar
+
+import asyncpg
+import msgspec
+
+from svc.config import VARIABLES, Config, ConfigError, DatabaseUrl, load
+from svc.db import Database
+from svc.embedded import EmbeddedError, EmbeddedServer
+from svc.errors import Problem
+from svc.migrate import migrate, read_status, rollback
+from svc.schema import MigrationError
+from svc.security import KEPT, SCOPES, ApiKeyQueries, create_key
+from svc.sql import QueryError
+
+T = TypeVar("T")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command; the exit code is 1 for a failure that has a name and 2 for a wrong command line."""
+    options = make_parser().parse_args(arguments)
+    # A terminated process must still stop the server that it embeds: `finally` runs for exceptions only.
+    signal.signal(signal.SIGTERM, exit_quietly)
+    signal.signal(signal.SIGHUP, exit_quietly)
+    try:
+        command: Callable[[Config, argparse.Namespace], int] = options.command
+        config = load()
+        options.embedded = config.database_url is None
+        with find_database(config, migrated=command is not run_migrate) as config:
+            return command(config, options)
+    except (ConfigError, EmbeddedError, MigrationError, QueryError) as error:
+        return fail(str(error))
+    except Problem as problem:
+        return fail(problem.detail)
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        return fail(f"The database cannot be used: {error}")
+    except KeyboardInterrupt:
+        return 130
+
+
+def fail(message: str) -> int:
+    """Says what is wrong."""
+    for line in message.splitlines():
+        print(f"svc: {line}", file=sys.stderr)
+    return 1
+
+
+def exit_quietly(number: int, frame: FrameType | None) -> NoReturn:
+    """A signal that asks us to end, as an exception."""
+    raise SystemExit(0)
+
+
+@contextmanager
+def find_database(config: Config, migrated: bool) -> Iterator[Config]:
+    """The configuration with a database in it: the one it names, or the embedded one, up to date."""
+    if config.database_url:
+        yield config
+        return
+    with EmbeddedServer(Path(config.data_dir)) as server:
+        embedded = msgspec.structs.replace(config, database_url=DatabaseUrl(server.url))
+        if migrated:
+            asyncio.run(migrate(embedded))
+        yield embedded
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """All commands and their options."""
+    parser = argparse.ArgumentParser(
+        prog="svc",
+        description="Bareline, a users service with no ORM.",
+        epilog="Environment: " + ", ".join(VARIABLES.values()) + ". See the README.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    parser_ = commands.add_parser("serve", help="run the service")
+    parser_.add_argument("--host", default="127.0.0.1")
+    parser_.add_argument("--port", type=int, default=8000)
+    parser_.add_argument("--workers", type=int, default=1)
+    parser_.set_defaults(command=run_serve)
+
+    parser_ = commands.add_parser("migrate", help="bring the database's schema up to date")
+    choice = parser_.add_mutually_exclusive_group()
+    choice.add_argument("--status", action="store_true", help="list migrations; exit code 1 unless all are applied")
+    choice.add_argument("--rollback", type=positive, metavar="N", help="take the last N back")
+    parser_.set_defaults(command=run_migrate)
+
+    keys = commands.add_parser("keys", help="API keys").add_subparsers(required=True, metavar="command")
+    parser_ = keys.add_parser("create", help="make a key; it is shown once, on the last line of stdout")
+    parser_.add_argument("--name", required=True)
+    parser_.add_argument("--scopes", type=scopes, default=list(SCOPES), metavar="A,B", help=", ".join(SCOPES))
+    parser_.add_argument("--expires", type=duration, metavar="90d", help="days (d), hours (h) or minutes (m)")
+    parser_.set_defaults(command=run_create_key)
+    keys.add_parser("list", help="all keys").set_defaults(command=run_list_keys)
+    parser_ = keys.add_parser("revoke", help="end a key")
+    parser_.add_argument("id", type=positive)
+    parser_.set_defaults(command=run_revoke_key)
+    return parser
+
+
+def positive(text: str) -> int:
+    """A number from 1 to int8's largest."""
+    if re.fullmatch(r"[1-9][0-9]{0,18}", text) and int(text) < 2**63:
+        return int(text)
+    raise argparse.ArgumentTypeError("expected a number from 1 up")
+
+
+def scopes(text: str) -> list[str]:
+    """Scopes, separated by commas."""
+    names = text.split(",")
+    if unknown := [name for name in names if name not in SCOPES]:
+        raise argparse.ArgumentTypeError(f"unknown: {', '.join(unknown)}; there are {', '.join(SCOPES)}")
+    return names
+
+
+def duration(text: str) -> timedelta:
+    """90d, 12h, 30m."""
+    match = re.fullmatch(r"([1-9][0-9]{0,4})([dhm])", text)
+    if not match:
+        raise argparse.ArgumentTypeError("expected something like 90d, 12h or 30m")
+    unit = {"d": "days", "h": "hours", "m": "minutes"}[match[2]]
+    return timedelta(**{unit: int(match[1])})
+
+
+def run_serve(config: Config, options: argparse.Namespace) -> int:
+    """`svc serve`"""
+    from svc.serve import ServeError, serve  # here: other commands start quicker without a server
+
+    try:
+        return serve(
+            config, options.host, options.port, options.workers, embedded=options.embedded
+        )
+    except ServeError as error:
+        return fail(str(error))
+
+
+def run_migrate(config: Config, options: argparse.Namespace) -> int:
+    """`svc migrate`"""
+    if options.status:
+        migrations = asyncio.run(read_status(config))
+        for migration in migrations:
+            print(f"{migration.state:8} {migration.id}")
+        return int(any(migration.state in ("pending", "edited") for migration in migrations))
+    if options.rollback:
+        names, word = asyncio.run(rollback(config, options.rollback)), "rolled back"
+    else:
+        names, word = asyncio.run(migrate(config)), "applied"
+    print("\n".join(f"{word} {name}" for name in names) or "nothing to do")
+    return 0
+
+
+def run_create_key(config: Config, options: argparse.Namespace) -> int:
+    """`svc keys create`"""
+    expires_at = datetime.now(UTC) + options.expires if options.expires else None
+    print(asyncio.run(with_keys(config, partial(create_key, options.name, options.scopes, expires_at))))
+    return 0
+
+
+def run_list_keys(config: Config, options: argparse.Namespace) -> int:
+    """`svc keys list`"""
+    row = "{:>4}  {:20}  {:25}  {:17}  {:17}  {}".format
+    print(row("id", "name", "scopes", "created", "expires", "revoked").rstrip())
+    for key in asyncio.run(with_keys(config, lambda keys: keys.list_api_keys())):
+        moments = [
+            moment.strftime("%Y-%m-%d %H:%MZ") if moment else "never"
+            for moment in (key.created_at, key.expires_at, key.revoked_at)
+        ]
+        print(row(key.id, key.name, ",".join(key.scopes), *moments))
+    return 0
+
+
+def run_revoke_key(config: Config, options: argparse.Namespace) -> int:
+    """`svc keys revoke`"""
+    if asyncio.run(with_keys(config, lambda keys: keys.revoke_api_key(id=options.id))):
+        print(f"revoked {options.id}; running services refuse it within {KEPT:g} seconds")
+        return 0
+    return fail(f"there is no key {options.id} that could be revoked")
+
+
+async def with_keys(
+    config: Config, use: Callable[[ApiKeyQueries], Coroutine[Any, Any, T]]
+) -> T:
+    """Runs one query on the keys."""
+    database = Database(config)
+    try:
+        return await use(ApiKeyQueries.bind(database))
+    finally:
+        await database.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,124 @@
+"""The configuration: one frozen struct, read from the environment once, at start."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Self
+from urllib.parse import urlsplit
+
+from msgspec import Meta, Struct
+
+from svc.validation import Invalid, validate
+
+CHECKOUT = Path(__file__).parent.parent
+"""The folder that holds the package: the checkout's root, unless the package was installed."""
+
+Seconds = Annotated[float, Meta(gt=0, le=3600)]
+Count = Annotated[int, Meta(ge=1, le=1000)]
+
+
+class ConfigError(Exception):
+    """One or more environment variables are wrong; the message names each on a line of its own."""
+
+
+class DatabaseUrl(str):
+    """A PostgreSQL URL, `postgresql://user:password@host:port/database?option=value`.
+
+    Suffixes that name a driver are taken off. Its repr hides the password; use the value itself
+    only to connect.
+    """
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, value: object) -> Self:
+        scheme, separator, rest = str(value).partition("://")
+        if not separator or scheme.split("+")[0] not in ("postgres", "postgresql"):
+            raise ValueError("Expected a URL such as postgresql://user:password@host:5432/database")
+        url = cls(f"postgresql://{rest}")
+        try:
+            _ = urlsplit(url).port
+        except ValueError:
+            raise ValueError("The port is not a number from 0 to 65535") from None
+        return url
+
+    def for_driver(self, driver: str) -> str:
+        """The same URL with its driver named, as yoyo wants it: `postgresql+psycopg://…`."""
+        return f"postgresql+{driver}{self.removeprefix('postgresql')}"
+
+    def __repr__(self) -> str:
+        parts = urlsplit(self)
+        host = parts.netloc.rpartition("@")[2] or "local socket"
+        return f"{parts.path.lstrip('/') or 'postgres'} at {host}"
+
+
+
+class Config(Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything that can be set. VARIABLES tells each field's environment variable."""
+
+    database_url: Annotated[
+        DatabaseUrl | None, Meta(description="PostgreSQL to use; none: an embedded one")
+    ] = None
+    data_dir: Annotated[
+        str, Meta(min_length=1, description="Where the embedded PostgreSQL keeps its data")
+    ] = str(CHECKOUT / ".data" if (CHECKOUT / "pyproject.toml").exists() else Path.cwd() / ".data")
+    open_registration: Annotated[
+        bool, Meta(description="Whether `POST /users` needs no key")
+    ] = False
+    pool_size: Annotated[Count, Meta(description="Connections per worker")] = 10
+    queue_size: Annotated[
+        int, Meta(ge=1, le=1_000_000, description="Requests that may wait for a connection")
+    ] = 1000
+    connect_timeout: Annotated[Seconds, Meta(description="Seconds to reach the database")] = 5.0
+    acquire_timeout: Annotated[Seconds, Meta(description="Seconds to wait for a connection")] = 5.0
+    query_timeout: Annotated[Seconds, Meta(description="Seconds a query may take")] = 10.0
+    statement_cache: Annotated[
+        int,
+        Meta(ge=0, le=10_000, description="Prepared statements a connection keeps; 0 for PgBouncer before 1.21"),
+    ] = 200
+    max_body: Annotated[
+        int, Meta(ge=1024, le=2**30, description="Bytes a request's body may have")
+    ] = 262_144
+    hash_memory: Annotated[
+        int, Meta(ge=8, le=4_194_304, description="KiB of memory for one argon2id hash")
+    ] = 19_456
+    hash_passes: Annotated[Count, Meta(description="Passes of one argon2id hash")] = 2
+    hash_threads: Annotated[Count, Meta(description="Passwords hashed at once, per worker")] = 1
+    hash_queue: Annotated[
+        int, Meta(ge=1, le=100_000, description="Passwords that may wait to be hashed")
+    ] = 100
+    log_requests: Annotated[bool, Meta(description="One JSON line a request, on stderr")] = False
+
+
+VARIABLES = {
+    name: name.upper() if name in ("database_url", "open_registration") else f"SVC_{name.upper()}"
+    for name in Config.__struct_fields__
+}
+
+
+def load(environ: Mapping[str, str] = os.environ) -> Config:
+    """Reads the configuration. Raises ConfigError with every variable that is wrong.
+
+    An empty value counts as not set. A variable that starts with SVC_ but is none of ours is an
+    error too: it is a typing mistake that would otherwise go unnoticed.
+    """
+    fields = {variable: field for field, variable in VARIABLES.items()}
+    given = {
+        fields.get(variable, variable): value
+        for variable, value in environ.items()
+        if value and (variable in fields or variable.startswith("SVC_"))
+    }
+    try:
+        return validate(Config, given, strict=False)
+    except Invalid as invalid:
+        lines = [
+            f"{VARIABLES.get(path[0], path[0])}: {detail}"
+            for path, detail in sorted(invalid.failures)
+        ]
+        raise ConfigError("\n".join(lines)) from None
+
+
+def find_folder(name: str) -> Path:
+    """The folder of SQL files of that name: inside an installed package, or beside it in a checkout."""
+    installed = Path(__file__).parent / name
+    return installed if installed.is_dir() else CHECKOUT / name

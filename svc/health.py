@@ -1,0 +1,52 @@
+"""Whether the service lives and whether it is ready: /health/…"""
+
+from typing import Protocol
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from svc.db import Database
+from svc.errors import FieldError, Problem
+from svc.schema import MigrationQueries, list_migrations
+from svc.sql import Queries
+from svc.structs import Health
+from svc.web import Operation, answer
+
+
+class HealthQueries(Queries, Protocol):
+    """queries/health.sql"""
+
+    file = "health.sql"
+
+    async def get_writability(self) -> bool: ...
+
+
+async def get_live(request: Request) -> Response:
+    """The event loop turns. No database: a dead one is no reason to restart us."""
+    return answer(Health("live"))
+
+
+async def get_ready(
+    request: Request, database: Database, health: HealthQueries, migrations: MigrationQueries
+) -> Response:
+    """The database answers, takes writes, and has the schema that this release needs; else 503.
+
+    A migration that only the database knows is no fault: a newer release is on its way in.
+    """
+    failures = [FieldError("#/schema", line) for line in await database.check()]
+    failures += [
+        FieldError("#/schema", f"migration {migration.id} is {migration.state}")
+        for migration in await list_migrations(migrations)
+        if migration.state in ("pending", "edited")
+    ]
+    if not await health.get_writability():
+        failures.append(FieldError("#/database", "takes no writes"))
+    if failures:
+        raise Problem(503, "Not ready", code="not-ready", errors=tuple(failures))
+    return answer(Health("ready"))
+
+
+ROUTES = [
+    Operation("GET", "/health/live", get_live),
+    Operation("GET", "/health/ready", get_ready),
+]

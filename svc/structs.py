@@ -1,0 +1,220 @@
+"""Every struct that comes in or goes out: the whole outer boundary of the service."""
+
+import re
+import unicodedata
+from datetime import UTC, datetime
+from math import isfinite
+from typing import Annotated, ClassVar, Literal, Self
+
+import msgspec
+from email_validator import EmailNotValidError, validate_email
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+
+Id = Annotated[int, Meta(ge=1, le=2**63 - 1)]
+"""An int8 identity of PostgreSQL."""
+
+Text = Annotated[str, Meta(min_length=1, max_length=200, pattern="^[^\x00]*$")]
+"""A line of text that PostgreSQL can hold: no U+0000. (JSON that msgspec reads has no lone surrogates.)"""
+
+
+class Email(str):
+    """An email address in its one canonical form: what Pydantic's `EmailStr` takes, in lower case.
+
+    Mailboxes that differ in case alone are one mailbox in practice; the domain always is (RFC 5321
+    2.3.11, 2.4). NFC comes last because lower-casing can undo it.
+    """
+
+    __slots__ = ()
+
+    LONGEST: ClassVar = 2048
+    WITH_NAME: ClassVar = re.compile(
+        r"""\s*(?:(?:[\w.!#$%&'*+\-/=?^_`{|}~]+\s+)*[\w.!#$%&'*+\-/=?^_`{|}~]+|"(?:[^"]|\")+")?\s*<(.+)>\s*"""
+    )
+
+    @classmethod
+    def parse(cls, value: object) -> Self:
+        """Raises ValueError, or TypeError for what is no text."""
+        if not isinstance(value, str):
+            raise TypeError("Expected `str`")
+        if len(value) > cls.LONGEST:
+            raise ValueError(f"Expected an email address of at most {cls.LONGEST} characters")
+        if "\r" in value or "\n" in value:
+            raise ValueError("Expected an email address on one line")
+        named = cls.WITH_NAME.fullmatch(value)
+        address = named[1] if named else value
+        try:
+            valid = validate_email(address.strip(), check_deliverability=False)
+        except EmailNotValidError as error:
+            raise ValueError(f"Not an email address: {error}") from None
+        return cls(unicodedata.normalize("NFC", valid.normalized.lower()))
+
+
+class Password(str):
+    """A password to be hashed: 8 characters or more, 1,024 bytes at most. Its repr hides it."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, value: object) -> Self:
+        """Raises ValueError, or TypeError for what is no text."""
+        if not isinstance(value, str):
+            raise TypeError("Expected `str`")
+        if len(value) < 8:
+            raise ValueError("Expected 8 characters or more")
+        if len(value.encode()) > 1024:
+            raise ValueError("Expected 1,024 bytes or fewer")
+        if "\x00" in value:
+            raise ValueError("Expected no U+0000")
+        return cls(value)
+
+    def __repr__(self) -> str:
+        return "Password(…)"
+
+
+class JsonObject(dict[str, object]):
+    """A JSON object that PostgreSQL can hold as jsonb: no U+0000, at most 32 levels deep."""
+
+    DEEPEST: ClassVar = 32
+
+    @classmethod
+    def parse(cls, value: object) -> Self:
+        """Raises ValueError, or TypeError for what is no object."""
+        if not isinstance(value, dict):
+            raise TypeError("Expected `object`")
+        check_json(value, cls.DEEPEST)
+        return cls(value)
+
+
+def check_json(value: object, levels: int) -> None:
+    """Raises ValueError for decoded JSON that jsonb would refuse or change."""
+    match value:
+        case str():
+            if "\x00" in value:
+                raise ValueError("Expected no U+0000")
+        case float():
+            if not isfinite(value):
+                raise ValueError("Expected a finite number")
+        case dict() | list():
+            if not levels:
+                raise ValueError(f"Expected at most {JsonObject.DEEPEST} levels")
+            for part in (*value, *value.values()) if isinstance(value, dict) else value:
+                check_json(part, levels - 1)
+        case _:
+            pass
+
+
+class Instant(datetime):
+    """A point in time with its offset, as RFC 3339 has it, in UTC."""
+
+    @classmethod
+    def parse(cls, value: object) -> Self:
+        """Raises ValueError; the year stays in 1 to 9999 after the offset is taken off."""
+        try:
+            moment = msgspec.convert(value, Annotated[datetime, Meta(tz=True)]).astimezone(UTC)
+        except (msgspec.ValidationError, OverflowError):
+            raise ValueError(
+                "Expected a date and time with an offset, such as 2026-01-31T12:00:00Z"
+            ) from None
+        return cls(*moment.timetuple()[:6], moment.microsecond, UTC)
+
+
+class CreateUser(Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of `POST /users`."""
+
+    email: Email
+    password: Password
+    display_name: Text | None = None
+    profile: JsonObject | None = None
+    referred_by: Id | None = None
+
+
+class UpdateUser(Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of `PATCH /users/{id}`, a merge patch (RFC 7396): an absent field stays as it is."""
+
+    email: Email | UnsetType = UNSET
+    display_name: Text | None | UnsetType = UNSET
+    is_active: bool | UnsetType = UNSET
+    profile: JsonObject | UnsetType = UNSET
+
+
+class User(Struct, frozen=True, gc=False, omit_defaults=True):
+    """A user as clients see it; `profile` comes only where `fields` asks for it."""
+
+    id: int
+    email: str
+    display_name: str | None
+    is_active: bool
+    created_at: datetime
+    profile: Raw | None = None
+
+
+class StoredUser(Struct, frozen=True, gc=False):
+    """A user as one row of the database, less what no reader may have."""
+
+    id: int
+    email: str
+    display_name: str | None
+    is_active: bool
+    created_at: datetime
+    profile: Raw | None
+    version: int
+
+    def public(self) -> User:
+        """What clients see of it."""
+        return User(
+            self.id, self.email, self.display_name, self.is_active, self.created_at, self.profile
+        )
+
+
+USER_FIELDS = User.__struct_fields__
+
+
+class UserFields(tuple[str, ...]):
+    """A choice of a user's fields: `id,email`."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, value: object) -> Self:
+        """Raises ValueError for a field that a user does not have, or none at all."""
+        names = str(value).split(",")
+        for name in names:
+            if name not in USER_FIELDS:
+                raise ValueError(f"Unknown field; expected some of {', '.join(USER_FIELDS)}")
+        return cls(dict.fromkeys(names))
+
+
+class GetUser(Struct, frozen=True, forbid_unknown_fields=True):
+    """The query of `GET /users/{id}`."""
+
+    fields: UserFields | None = None
+
+
+Sort = Literal["id", "-id", "email", "-email", "created_at", "-created_at"]
+
+
+class ListUsers(Struct, frozen=True, forbid_unknown_fields=True):
+    """The query of `GET /users`."""
+
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 100
+    cursor: str | None = None
+    sort: Sort = "id"
+    fields: UserFields | None = None
+    email: Email | None = None
+    is_active: bool | None = None
+    created_from: Instant | None = None
+    created_to: Instant | None = None
+
+
+class UserPage(Struct, frozen=True, omit_defaults=True):
+    """The answer of `GET /users`; `next_cursor` is null on the last page, `count` comes when preferred."""
+
+    users: list[User] | list[dict[str, object]]
+    next_cursor: str | None
+    count: int | None = None
+
+
+class Health(Struct, frozen=True):
+    """The answer of `/health/…` when all is well."""
+
+    status: Literal["live", "ready"]

@@ -1,0 +1,294 @@
+"""The users: /users and /users/{id}."""
+
+import re
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from datetime import datetime
+from hashlib import blake2b
+from typing import Protocol
+from urllib.parse import urlencode
+
+import msgspec
+from msgspec import UNSET, Struct
+from starlette.requests import Request
+from starlette.responses import Response
+
+from svc.errors import Problem
+from svc.security import Passwords
+from svc.sql import Queries
+from svc.structs import (
+    CreateUser,
+    GetUser,
+    JsonObject,
+    ListUsers,
+    StoredUser,
+    UpdateUser,
+    User,
+    UserFields,
+    UserPage,
+)
+from svc.web import (
+    MERGE_PATCH_TYPES,
+    Operation,
+    answer,
+    encode,
+    invalid_query,
+    read_body,
+    read_id,
+    read_query,
+)
+
+
+class Position(Struct, frozen=True):
+    """Where a page of a list ends: what its order looks at, of its last user. All null: before the first."""
+
+    id: int | None = None
+    email: str | None = None
+    created_at: datetime | None = None
+
+
+class UserQueries(Queries, Protocol):
+    """queries/users.sql"""
+
+    file = "users.sql"
+
+    async def create_user(self, *, new: CreateUser, hashed_password: str) -> StoredUser: ...
+    async def get_user(self, *, id: int, with_profile: bool) -> StoredUser | None: ...
+    async def update_user(
+        self, *, id: int, versions: list[int] | None, change: UpdateUser, set_display_name: bool
+    ) -> StoredUser | None: ...
+    async def delete_user(self, *, id: int, versions: list[int] | None) -> int: ...
+    async def count_users(self, *, filter: ListUsers) -> int: ...
+    async def estimate_users(self, *, filter: ListUsers) -> str: ...
+    async def list_users_by_exact_email(
+        self, *, filter: ListUsers, with_profile: bool
+    ) -> list[User]: ...
+    async def list_users_by_id(
+        self, *, filter: ListUsers, after: Position, limit: int, with_profile: bool
+    ) -> list[User]: ...
+    async def list_users_by_id_desc(
+        self, *, filter: ListUsers, after: Position, limit: int, with_profile: bool
+    ) -> list[User]: ...
+    async def list_users_by_email(
+        self, *, filter: ListUsers, after: Position, limit: int, with_profile: bool
+    ) -> list[User]: ...
+    async def list_users_by_email_desc(
+        self, *, filter: ListUsers, after: Position, limit: int, with_profile: bool
+    ) -> list[User]: ...
+    async def list_users_by_created_at(
+        self, *, filter: ListUsers, after: Position, limit: int, with_profile: bool
+    ) -> list[User]: ...
+    async def list_users_by_created_at_desc(
+        self, *, filter: ListUsers, after: Position, limit: int, with_profile: bool
+    ) -> list[User]: ...
+
+
+async def create_user(request: Request, users: UserQueries, passwords: Passwords) -> Response:
+    """Registers a user: 201 and where it is."""
+    new = await read_body(request, CreateUser)
+    user = await users.create_user(new=new, hashed_password=await passwords.hash(new.password))
+    return answer_user(user, status=201, headers={"Location": f"/users/{user.id}"})
+
+
+async def get_user(request: Request, users: UserQueries) -> Response:
+    """One user, or 304 where the client has this version."""
+    fields = read_query(request, GetUser).fields
+    user = await users.get_user(id=read_id(request), with_profile=wants_profile(fields))
+    if user is None:
+        raise no_user()
+    known = request.headers.get("if-none-match")
+    if known and matches(known, user.version):
+        return Response(status_code=304, headers={"ETag": etag(user.version)})
+    return answer_user(user, fields)
+
+
+async def update_user(request: Request, users: UserQueries) -> Response:
+    """Changes the fields that are given (RFC 7396), if the client's version is the current one."""
+    id_, versions = read_id(request), read_versions(request)
+    change = await read_body(request, UpdateUser, MERGE_PATCH_TYPES)
+    user = await users.update_user(
+        id=id_,
+        versions=versions,
+        change=change,
+        set_display_name=change.display_name is not UNSET,
+    )
+    if user is None:
+        raise await why_unchanged(users, id_)
+    return answer_user(user)
+
+
+async def delete_user(request: Request, users: UserQueries) -> Response:
+    """Removes a user: 204."""
+    id_ = read_id(request)
+    if not await users.delete_user(id=id_, versions=read_versions(request)):
+        raise await why_unchanged(users, id_)
+    return Response(status_code=204)
+
+
+async def list_users(request: Request, users: UserQueries) -> Response:
+    """A page of users, and the way to the next one."""
+    query = read_query(request, ListUsers)
+    found = await find_page(users, query)
+    page, more = found[: query.limit], len(found) > query.limit
+    cursor = write_cursor(query, page[-1]) if more else None
+    headers = {"Link": link_next(request, cursor)} if cursor else {}
+    count = None
+    if preferred := read_preference(request):
+        headers["Preference-Applied"] = f"count={preferred}"
+        count = await count_users(users, query, preferred)
+        headers["Content-Range"] = f"*/{count}"
+    return answer(UserPage(choose_fields(page, query.fields), cursor, count), headers=headers)
+
+
+async def find_page(users: UserQueries, query: ListUsers) -> list[User]:
+    """The page's users, and one more where there is a next page."""
+    with_profile = wants_profile(query.fields)
+    after = read_cursor(query)
+    if query.email:
+        return await users.list_users_by_exact_email(filter=query, with_profile=with_profile)
+    orders = {
+        "id": users.list_users_by_id,
+        "-id": users.list_users_by_id_desc,
+        "email": users.list_users_by_email,
+        "-email": users.list_users_by_email_desc,
+        "created_at": users.list_users_by_created_at,
+        "-created_at": users.list_users_by_created_at_desc,
+    }
+    return await orders[query.sort](
+        filter=query, after=after, limit=query.limit + 1, with_profile=with_profile
+    )
+
+
+async def count_users(users: UserQueries, query: ListUsers, preferred: str) -> int:
+    """How many users the filters let through, on all pages together."""
+    if preferred == "exact":
+        return await users.count_users(filter=query)
+    plan = msgspec.json.decode(await users.estimate_users(filter=query), type=list[Explained])
+    return plan[0].plan.rows
+
+
+class PlanNode(Struct, rename={"rows": "Plan Rows"}):
+    """The top of a plan."""
+
+    rows: int
+
+
+class Explained(Struct, rename={"plan": "Plan"}):
+    """What `explain (format json)` answers."""
+
+    plan: PlanNode
+
+
+def answer_user(
+    user: StoredUser,
+    fields: UserFields | None = None,
+    status: int = 200,
+    headers: dict[str, str] | None = None,
+) -> Response:
+    """A user, or the chosen fields of it, with its version."""
+    public = user.public()
+    content = choose_fields([public], fields)[0] if fields else public
+    return answer(content, status, {"ETag": etag(user.version), **(headers or {})})
+
+
+def choose_fields(
+    users: list[User], fields: UserFields | None
+) -> list[User] | list[dict[str, object]]:
+    """The users, or the chosen fields of each."""
+    if fields is None:
+        return users
+    return [{field: getattr(user, field) for field in fields} for user in users]
+
+
+def wants_profile(fields: UserFields | None) -> bool:
+    """A profile may be large, so it is read only for those who ask."""
+    return fields is not None and "profile" in fields
+
+
+def no_user() -> Problem:
+    """404."""
+    return Problem(404, "There is no user with this id")
+
+
+async def why_unchanged(users: UserQueries, id_: int) -> Problem:
+    """Why a change found no row: 412 where the user is there in another version, else 404."""
+    if await users.get_user(id=id_, with_profile=False) is None:
+        return no_user()
+    return Problem(412, "The user has changed since", code="changed-since")
+
+
+def etag(version: int) -> str:
+    """A strong entity tag: every change of a user makes a new version (RFC 9110, 8.8.3)."""
+    return f'"{version}"'
+
+
+ETAGS = re.compile(r'(?:W/)?"[^"]*"')
+
+
+def matches(header: str, version: int) -> bool:
+    """Whether If-None-Match names this version; the comparison is the weak one (RFC 9110, 13.1.2)."""
+    return header.strip() == "*" or etag(version) in (
+        tag.removeprefix("W/") for tag in ETAGS.findall(header)
+    )
+
+
+def read_versions(request: Request) -> list[int] | None:
+    """The versions that If-Match lets pass, None for any; weak tags never match (RFC 9110, 13.1.1)."""
+    header = request.headers.get("if-match")
+    if header is None or header.strip() == "*":
+        return None
+    return [int(tag[1:-1]) for tag in ETAGS.findall(header) if re.fullmatch(r'"[1-9][0-9]{0,17}"', tag)]
+
+
+def read_preference(request: Request) -> str | None:
+    """`exact` or `estimated` out of `Prefer: count=…` (RFC 7240); anything else is not for us."""
+    preferences = request.headers.get("prefer", "").replace(";", ",").split(",")
+    for preference in preferences:
+        name, _, value = preference.strip().lower().partition("=")
+        if name == "count" and value.strip('"') in ("exact", "estimated"):
+            return value.strip('"')
+    return None
+
+
+def write_cursor(query: ListUsers, last: User) -> str:
+    """Where a page ended: opaque, and of no use with another order or other filters."""
+    position = Position(
+        id=None if query.sort.endswith("email") else last.id,
+        email=last.email if query.sort.endswith("email") else None,
+        created_at=last.created_at if query.sort.endswith("created_at") else None,
+    )
+    content = msgspec.msgpack.encode(position)
+    return urlsafe_b64encode(sign_cursor(query, content) + content).rstrip(b"=").decode()
+
+
+def read_cursor(query: ListUsers) -> Position:
+    """The position that a cursor holds. Raises Problem 422 for one that is not of this list."""
+    if query.cursor is None:
+        return Position()
+    try:
+        signed = urlsafe_b64decode(query.cursor.encode("ascii") + b"==")
+        if sign_cursor(query, signed[8:]) == signed[:8] and not query.email:
+            return msgspec.msgpack.decode(signed[8:], type=Position)
+    except ValueError:  # not ASCII, not base64
+        pass
+    raise invalid_query({"cursor": "Not a cursor of this list: sort and filters must stay the same"})
+
+
+def sign_cursor(query: ListUsers, content: bytes) -> bytes:
+    """Ties a position to its list. No secret is in it: a forged position shows nothing that paging hides."""
+    list_ = query.sort, query.is_active, query.created_from, query.created_to
+    return blake2b(content, digest_size=8, key=blake2b(encode(list_)).digest()).digest()
+
+
+def link_next(request: Request, cursor: str) -> str:
+    """`Link` to the next page (RFC 8288), relative, so that it holds behind any proxy."""
+    parameters = {**request.query_params, "cursor": cursor}
+    return f'<{request.url.path}?{urlencode(parameters)}>; rel="next"'
+
+
+ROUTES = [
+    Operation("POST", "/users", create_user, "users:write", open_if="open_registration"),
+    Operation("GET", "/users", list_users, "users:read"),
+    Operation("GET", "/users/{id}", get_user, "users:read"),
+    Operation("PATCH", "/users/{id}", update_user, "users:write"),
+    Operation("DELETE", "/users/{id}", delete_user, "users:write"),
+]

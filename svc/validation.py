@@ -1,0 +1,72 @@
+"""Checks raw values against a msgspec struct and names every field that fails, not only the first."""
+
+import re
+from collections.abc import Mapping
+from typing import Protocol, Self, TypeVar
+
+import msgspec
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+
+class Invalid(Exception):
+    """One or more values do not fit.
+
+    `failures` holds `(path, what is wrong)`; a path is a tuple of field names and list indexes,
+    empty for the value as a whole.
+    """
+
+    def __init__(self, failures: list[tuple[tuple[str, ...], str]]) -> None:
+        super().__init__("; ".join(f"{'.'.join(path)}: {detail}" for path, detail in failures))
+        self.failures = failures
+
+
+class Parsed(Protocol):
+    """A type that makes itself out of a decoded value, raising ValueError or TypeError."""
+
+    @classmethod
+    def parse(cls, value: object) -> Self: ...
+
+
+def parse_hook(type_: type[Parsed], value: object) -> object:
+    """msgspec's `dec_hook`: hands a value to the `parse` of a type that msgspec does not know."""
+    return type_.parse(value)
+
+
+def validate(type_: type[S], values: object, *, strict: bool) -> S:
+    """Makes a struct of decoded values.
+
+    `strict=False` also reads numbers, booleans and dates out of text, as query strings and the
+    environment hold them. Raises Invalid with every field that fails.
+    """
+    try:
+        return msgspec.convert(values, type_, strict=strict, dec_hook=parse_hook)
+    except msgspec.ValidationError as error:
+        raise Invalid(find_failures(type_, values, strict) or [split_message(error)]) from None
+
+
+def find_failures(
+    type_: type[msgspec.Struct], values: object, strict: bool
+) -> list[tuple[tuple[str, ...], str]]:
+    """The slow second look: msgspec stops at the first failure, so each field is tried alone."""
+    if not isinstance(values, Mapping):
+        return []
+    fields = {field.encode_name: field for field in msgspec.structs.fields(type_)}
+    failures = [((str(name),), "Unknown field") for name in values if name not in fields]
+    for name, field in fields.items():
+        if name not in values:
+            if field.required:
+                failures.append(((name,), "Required"))
+            continue
+        try:
+            msgspec.convert(values[name], field.type, strict=strict, dec_hook=parse_hook)
+        except msgspec.ValidationError as error:
+            path, detail = split_message(error)
+            failures.append(((name, *path), detail))
+    return failures
+
+
+def split_message(error: msgspec.ValidationError) -> tuple[tuple[str, ...], str]:
+    """Takes msgspec's "… - at `$.a[0].b`" apart into a path and a sentence."""
+    detail, _, where = str(error).partition(" - at `$")
+    return tuple(re.findall(r"[^.\[\]`]+", where)), detail

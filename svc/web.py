@@ -1,0 +1,286 @@
+"""HTTP without a domain: operations, bodies in, answers out, problems, request ids, the request log."""
+
+import itertools
+import logging
+import re
+import secrets
+import sys
+import time
+import traceback
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import cache
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl
+
+import msgspec
+from msgspec import Struct
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from svc.errors import FieldError, Problem, find_problem
+from svc.validation import Invalid, find_failures, parse_hook, split_message, validate
+
+S = TypeVar("S", bound=Struct)
+
+JSON_TYPES = ("application/json",)
+MERGE_PATCH_TYPES = ("application/merge-patch+json", "application/json")
+
+logger = logging.getLogger("svc")
+encode = msgspec.json.Encoder().encode
+
+
+class Operation(Struct, frozen=True):
+    """One method of one path, OpenAPI's word.
+
+    `handler` takes the request and, by the types of its other parameters, what it works with: a bound
+    Queries, the Passwords. `scope` is what a key must hold; None lets anyone in, as does `open_if`, the
+    name of a Config flag, where that flag is set.
+    """
+
+    method: str
+    path: str
+    handler: Callable[..., Awaitable[Response]]
+    scope: str | None = None
+    open_if: str | None = None
+
+
+class Endpoint:
+    """All operations of one path, as an ASGI app.
+
+    An instance and not a function, so that Starlette adds no wrapper of its own, and one for all
+    methods, so that a 405 can name them all.
+    """
+
+    def __init__(
+        self,
+        operations: Sequence[Operation],
+        authorize: Callable[[Request, str], Awaitable[None]],
+    ) -> None:
+        self._operations = {operation.method: operation for operation in operations}
+        if "GET" in self._operations:
+            self._operations["HEAD"] = self._operations["GET"]
+        self._authorize = authorize
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        operation = self._operations.get(scope["method"])
+        if operation is None:
+            allowed = ", ".join(sorted(self._operations))
+            raise Problem(405, f"Only {allowed}", headers={"Allow": allowed})
+        request = Request(scope, receive, send)
+        if operation.scope:
+            await self._authorize(request, operation.scope)
+        response = await operation.handler(request)
+        await response(scope, receive, send)
+
+
+async def not_found(scope: Scope, receive: Receive, send: Send) -> None:
+    """The answer for a path that is no route."""
+    raise Problem(404, "There is nothing at this path")
+
+
+def answer(
+    content: object, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
+    """A struct as JSON."""
+    return Response(encode(content), status, headers, "application/json")
+
+
+def answer_problem(problem: Problem, request_id: str) -> Response:
+    """A problem document."""
+    return Response(
+        encode(problem.document(request_id)),
+        problem.status,
+        {**problem.headers, "Cache-Control": "no-store"},
+        "application/problem+json",
+    )
+
+
+async def read_body(request: Request, type_: type[S], media_types: Sequence[str] = JSON_TYPES) -> S:
+    """The body as a struct. Raises Problem: 415, 413, 400 for what is not JSON, 422 for what does not fit."""
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type not in media_types:
+        accept = "Accept-Patch" if request.method == "PATCH" else "Accept-Post"
+        raise Problem(415, f"Expected {media_types[0]}", headers={accept: ", ".join(media_types)})
+    body = await receive_body(request, request.state["max_body"])
+    try:
+        return decoder(type_).decode(body)
+    except msgspec.ValidationError as error:
+        raise invalid_body(find_body_failures(type_, body) or [split_message(error)]) from None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise Problem(400, "The body is not JSON in UTF-8", code="malformed") from None
+    except RecursionError:
+        raise Problem(400, "The body is nested too deeply", code="malformed") from None
+
+
+async def receive_body(request: Request, limit: int) -> bytes:
+    """The whole body, not one chunk more than `limit` bytes of it. Raises Problem 413."""
+    too_large = Problem(413, f"A body may have {limit} bytes", headers={"Connection": "close"})
+    announced = request.headers.get("content-length", "0")
+    if announced.isascii() and announced.isdigit() and int(announced[:20]) > limit:
+        raise too_large
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit:
+            raise too_large
+    return bytes(body)
+
+
+@cache
+def decoder(type_: type[S]) -> msgspec.json.Decoder[S]:
+    """One decoder a struct: building it costs more than using it."""
+    return msgspec.json.Decoder(type_, dec_hook=parse_hook)
+
+
+def find_body_failures(type_: type[Struct], body: bytes) -> list[tuple[tuple[str, ...], str]]:
+    """All fields that fail, where the body can be read at all."""
+    try:
+        return find_failures(type_, msgspec.json.decode(body), strict=True)
+    except msgspec.ValidationError:  # a number that no Python type holds
+        return []
+
+
+def invalid_body(failures: list[tuple[tuple[str, ...], str]]) -> Problem:
+    """422 with a JSON pointer (RFC 6901, as a URI fragment) to each field."""
+    escaped = [
+        ("".join("/" + part.replace("~", "~0").replace("/", "~1") for part in path), detail)
+        for path, detail in failures
+    ]
+    errors = tuple(FieldError(f"#{pointer}", detail) for pointer, detail in escaped)
+    return Problem(422, "The body does not fit", code="invalid", errors=errors)
+
+
+def read_query(request: Request, type_: type[S]) -> S:
+    """The query string as a struct. Raises Problem 422 with every parameter that fails."""
+    pairs = parse_qsl(request.scope["query_string"].decode("latin-1"), keep_blank_values=True)
+    values = dict(pairs)
+    try:
+        if len(values) < len(pairs):
+            names = [name for name, _ in pairs]
+            raise Invalid([((name,), "Given twice") for name in values if names.count(name) > 1])
+        return validate(type_, values, strict=False)
+    except Invalid as invalid:
+        raise invalid_query({path[0]: detail for path, detail in invalid.failures}) from None
+
+
+def invalid_query(failures: Mapping[str, str]) -> Problem:
+    """422 that names query parameters."""
+    errors = tuple(FieldError(f"?{name}", detail) for name, detail in failures.items())
+    return Problem(422, "The query does not fit", code="invalid", errors=errors)
+
+
+PATH_ID = re.compile(r"[1-9][0-9]{0,18}")
+
+
+def read_id(request: Request) -> int:
+    """The `{id}` of the path. Raises Problem 404 for what can be no id: digits, at most int8's largest."""
+    text = request.path_params["id"]
+    if PATH_ID.fullmatch(text) and (id_ := int(text)) < 2**63:
+        return id_
+    raise Problem(404, "There is nothing with this id")
+
+
+REQUEST_ID = re.compile(rb"[A-Za-z0-9_.:/+=-]{1,128}")
+PROCESS = secrets.token_hex(8)
+COUNTER = itertools.count(1)
+
+
+def take_request_id(headers: list[tuple[bytes, bytes]]) -> str:
+    """The client's X-Request-Id where it is a plain one, or one of our own: 64 random bits and a count."""
+    for name, value in headers:
+        if name == b"x-request-id" and REQUEST_ID.fullmatch(value):
+            return value.decode("ascii")
+    return f"{PROCESS}-{next(COUNTER):x}"
+
+
+class Edge:
+    """The outermost app: gives each request its id, turns every exception into a problem, logs."""
+
+    def __init__(self, app: ASGIApp, *, log_requests: bool) -> None:
+        self._app = app
+        self._log_requests = log_requests
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = take_request_id(scope["headers"])
+        started = time.perf_counter()
+        status = 0
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"].append((b"x-request-id", request_id.encode("ascii")))
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_id)
+        except ClientDisconnect:
+            status = 499  # nginx's code for a client that left; nobody is there to read an answer
+        except Exception as error:
+            problem = self._explain(error, request_id)
+            if status:
+                raise RuntimeError("The answer failed half-way") from None
+            await answer_problem(problem, request_id)(scope, receive, send_with_id)
+        finally:
+            if self._log_requests:
+                log_request(scope, request_id, status, time.perf_counter() - started)
+
+    def _explain(self, error: Exception, request_id: str) -> Problem:
+        problem = error if isinstance(error, Problem) else find_problem(error)
+        if problem is not error:
+            log_error(error, request_id, logging.WARNING if problem else logging.ERROR)
+        return problem or Problem(500, "The error is ours, and it was logged under this request id")
+
+
+def log_request(scope: Scope, request_id: str, status: int, seconds: float) -> None:
+    """One line a request. The query string stays out: it holds emails."""
+    client = scope.get("client")
+    fields = {
+        "request_id": request_id,
+        "method": scope["method"],
+        "path": scope["path"],
+        "status": status,
+        "milliseconds": round(seconds * 1000, 3),
+        "client": client[0] if client else None,
+    }
+    logger.info("request", extra={"fields": fields})
+
+
+def log_error(error: BaseException, request_id: str, level: int) -> None:
+    """Where an error came from. Its message stays out: the database's and the driver's hold values."""
+    frames = traceback.extract_tb(error.__traceback__)
+    fields = {
+        "request_id": request_id,
+        "error": type(error).__qualname__,
+        "sqlstate": getattr(error, "sqlstate", None),
+        "constraint": getattr(error, "constraint_name", None),
+        "frames": [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames],
+    }
+    logger.log(level, "error", extra={"fields": fields})
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: time, level, message, and the record's own fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        fields: dict[str, Any] = getattr(record, "fields", {})
+        line = {
+            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
+            "level": record.levelname.lower(),
+            "message": record.getMessage(),
+            **fields,
+        }
+        return msgspec.json.encode(line).decode()
+
+
+def configure_logging() -> None:
+    """JSON lines on stderr: ours from info up, the libraries' from warning up."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter())
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    logger.setLevel(logging.INFO)
