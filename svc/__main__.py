@@ -5,7 +5,7 @@ import asyncio
 import re
 import signal
 import sys
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -63,7 +63,7 @@ def exit_quietly(number: int, frame: FrameType | None) -> NoReturn:
 
 
 @contextmanager
-def find_database(config: Config, migrated: bool) -> Iterator[Config]:
+def find_database(config: Config, migrated: bool) -> Generator[Config]:
     """The configuration with a database in it: the one it names, or the embedded one, up to date."""
     if config.database_url:
         yield config
@@ -92,7 +92,9 @@ def make_parser() -> argparse.ArgumentParser:
 
     parser_ = commands.add_parser("migrate", help="bring the database's schema up to date")
     choice = parser_.add_mutually_exclusive_group()
-    choice.add_argument("--status", action="store_true", help="list migrations; exit code 1 unless all are applied")
+    choice.add_argument(
+        "--status", action="store_true", help="list migrations; exit code 1 unless all are applied"
+    )
     choice.add_argument("--rollback", type=positive, metavar="N", help="take the last N back")
     parser_.set_defaults(command=run_migrate)
 
@@ -138,9 +140,7 @@ def run_serve(config: Config, options: argparse.Namespace) -> int:
     from svc.serve import ServeError, serve  # here: other commands start quicker without a server
 
     try:
-        return serve(
-            config, options.host, options.port, options.workers, embedded=options.embedded
-        )
+        return serve(config, options.host, options.port, options.workers, embedded=options.embedded)
     except ServeError as error:
         return fail(str(error))
 
@@ -188,9 +188,7 @@ def run_revoke_key(config: Config, options: argparse.Namespace) -> int:
     return fail(f"there is no key {options.id} that could be revoked")
 
 
-async def with_keys(
-    config: Config, use: Callable[[ApiKeyQueries], Coroutine[Any, Any, T]]
-) -> T:
+async def with_keys(config: Config, use: Callable[[ApiKeyQueries], Coroutine[Any, Any, T]]) -> T:
     """Runs one query on the keys."""
     database = Database(config)
     try:

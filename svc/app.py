@@ -1,7 +1,7 @@
 """The application: every route, and what its handlers work with."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from itertools import groupby
@@ -36,7 +36,7 @@ def create_app(config: Config) -> ASGIApp:
     keys = Keys(ApiKeyQueries.bind(database))
 
     @asynccontextmanager
-    async def lifespan(_: object) -> AsyncIterator[Mapping[str, Any]]:
+    async def lifespan(_: object) -> AsyncGenerator[Mapping[str, Any]]:
         warming = asyncio.create_task(warm(database))
         yield {"max_body": config.max_body}
         warming.cancel()

@@ -52,7 +52,6 @@ class DatabaseUrl(str):
         return f"{parts.path.lstrip('/') or 'postgres'} at {host}"
 
 
-
 class Config(Struct, frozen=True, forbid_unknown_fields=True):
     """Everything that can be set. VARIABLES tells each field's environment variable."""
 
@@ -62,9 +61,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     data_dir: Annotated[
         str, Meta(min_length=1, description="Where the embedded PostgreSQL keeps its data")
     ] = str(CHECKOUT / ".data" if (CHECKOUT / "pyproject.toml").exists() else Path.cwd() / ".data")
-    open_registration: Annotated[
-        bool, Meta(description="Whether `POST /users` needs no key")
-    ] = False
+    open_registration: Annotated[bool, Meta(description="Whether `POST /users` needs no key")] = False
     pool_size: Annotated[Count, Meta(description="Connections per worker")] = 10
     queue_size: Annotated[
         int, Meta(ge=1, le=1_000_000, description="Requests that may wait for a connection")
@@ -74,19 +71,21 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     query_timeout: Annotated[Seconds, Meta(description="Seconds a query may take")] = 10.0
     statement_cache: Annotated[
         int,
-        Meta(ge=0, le=10_000, description="Prepared statements a connection keeps; 0 for PgBouncer before 1.21"),
+        Meta(
+            ge=0,
+            le=10_000,
+            description="Prepared statements a connection keeps; 0 for PgBouncer before 1.21",
+        ),
     ] = 200
-    max_body: Annotated[
-        int, Meta(ge=1024, le=2**30, description="Bytes a request's body may have")
-    ] = 262_144
+    max_body: Annotated[int, Meta(ge=1024, le=2**30, description="Bytes a request's body may have")] = 262_144
     hash_memory: Annotated[
         int, Meta(ge=8, le=4_194_304, description="KiB of memory for one argon2id hash")
     ] = 19_456
     hash_passes: Annotated[Count, Meta(description="Passes of one argon2id hash")] = 2
     hash_threads: Annotated[Count, Meta(description="Passwords hashed at once, per worker")] = 1
-    hash_queue: Annotated[
-        int, Meta(ge=1, le=100_000, description="Passwords that may wait to be hashed")
-    ] = 100
+    hash_queue: Annotated[int, Meta(ge=1, le=100_000, description="Passwords that may wait to be hashed")] = (
+        100
+    )
     log_requests: Annotated[bool, Meta(description="One JSON line a request, on stderr")] = False
 
 
@@ -111,10 +110,7 @@ def load(environ: Mapping[str, str] = os.environ) -> Config:
     try:
         return validate(Config, given, strict=False)
     except Invalid as invalid:
-        lines = [
-            f"{VARIABLES.get(path[0], path[0])}: {detail}"
-            for path, detail in sorted(invalid.failures)
-        ]
+        lines = [f"{VARIABLES.get(path[0], path[0])}: {detail}" for path, detail in sorted(invalid.failures)]
         raise ConfigError("\n".join(lines)) from None
 
 

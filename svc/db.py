@@ -8,16 +8,16 @@ session state behind: no `set` but `set local`, no session advisory locks, no `l
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import asyncpg
 import msgspec
 
 from svc.config import Config
 from svc.errors import SCHEMA_MISMATCH, unavailable
-from svc.sql import Query, Signature
+from svc.sql import Query, Row, Signature
 
 T = TypeVar("T")
 
@@ -29,11 +29,11 @@ class Connection(asyncpg.Connection):
         """None: see the top of this file."""
         return ""
 
-    async def fetch_one(self, query: Query, arguments: Sequence[object]) -> Sequence[Any] | None:
+    async def fetch_one(self, query: Query, arguments: Sequence[object]) -> Row | None:
         """The first row, or None. `fetchrow` prepares, caches, and prepares anew after DDL."""
         return await self.fetchrow(query.sql, *arguments)
 
-    async def fetch_all(self, query: Query, arguments: Sequence[object]) -> list[Sequence[Any]]:
+    async def fetch_all(self, query: Query, arguments: Sequence[object]) -> Sequence[Row]:
         """All rows."""
         return await self.fetch(query.sql, *arguments)
 
@@ -99,11 +99,11 @@ class Database:
         self._size = 0
         self._closed = False
 
-    async def fetch_one(self, query: Query, arguments: Sequence[object]) -> Sequence[Any] | None:
+    async def fetch_one(self, query: Query, arguments: Sequence[object]) -> Row | None:
         """The first row, or None."""
         return await self._run(Connection.fetch_one, query, arguments)
 
-    async def fetch_all(self, query: Query, arguments: Sequence[object]) -> list[Sequence[Any]]:
+    async def fetch_all(self, query: Query, arguments: Sequence[object]) -> Sequence[Row]:
         """All rows."""
         return await self._run(Connection.fetch_all, query, arguments)
 
@@ -129,7 +129,7 @@ class Database:
             self._give_back(connection)
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Connection]:
+    async def transaction(self) -> AsyncGenerator[Connection]:
         """One connection inside a transaction: `UserQueries.bind(connection)`. Rolls back on an exception."""
         connection = await self._borrow()
         try:
@@ -190,7 +190,7 @@ class Database:
         """What the next one gives back; None where a connection was lost, so that a new one may open."""
         if len(self._waiting) >= self.config.queue_size:
             raise unavailable("Too many requests wait for the database", "overload")
-        future = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Connection | None] = asyncio.get_running_loop().create_future()
         self._waiting.append(future)
         try:
             async with asyncio.timeout(self.config.acquire_timeout):

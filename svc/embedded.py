@@ -18,7 +18,7 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 from importlib.util import find_spec
@@ -65,7 +65,8 @@ class EmbeddedServer:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        assert self._use
+        if self._use is None:
+            return
         with self._locked():
             try:
                 fcntl.flock(self._use, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -77,12 +78,12 @@ class EmbeddedServer:
 
     @property
     def url(self) -> str:
-        """Where it listens, as the server itself says; the fifth line of postmaster.pid is the socket's folder."""
+        """Where it listens, as line 5 of its own postmaster.pid says: the folder of its socket."""
         lines = (self._cluster / "postmaster.pid").read_text().splitlines()
         return f"postgresql://bareline@/postgres?host={quote(lines[4], safe='/')}"
 
     @contextmanager
-    def _locked(self) -> Iterator[None]:
+    def _locked(self) -> Generator[None]:
         """One process at a time starts or stops the server."""
         with (self._folder / "start.lock").open("ab") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -188,7 +189,10 @@ class Runner:
         for path in (self._programs, self._folder):
             for folder in (path, *path.parents):
                 if not folder.stat().st_mode & stat.S_IXOTH:
-                    print(f"Opening {folder} for passage, so that PostgreSQL can run as {self._user.pw_name}", file=sys.stderr)
+                    print(
+                        f"Opening {folder} for passage, so that PostgreSQL can run as {self._user.pw_name}",
+                        file=sys.stderr,
+                    )
                     folder.chmod(folder.stat().st_mode | stat.S_IXOTH)
 
 

@@ -13,10 +13,8 @@ from svc.structs import Health
 from svc.web import Operation, answer
 
 
-class HealthQueries(Queries, Protocol):
+class HealthQueries(Queries, Protocol, file="health.sql"):
     """queries/health.sql"""
-
-    file = "health.sql"
 
     async def get_writability(self) -> bool: ...
 

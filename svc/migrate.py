@@ -1,12 +1,14 @@
 """Runs the migrations: yoyo, under an advisory lock, with a checksum of every file that was applied."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Literal
+from functools import partial
+from importlib import import_module
+from typing import Any, Literal
 
 import msgspec
 
-from svc.config import Config, find_folder
+from svc.config import Config, DatabaseUrl, find_folder
 from svc.db import Database
 from svc.schema import (
     Migration,
@@ -60,17 +62,22 @@ def run_yoyo(config: Config, name: str, direction: Literal["apply", "rollback"])
 
     Its own lock is a row that a killed run leaves behind; under the advisory lock it can only be stale.
     """
-    import yoyo  # here, because it and psycopg take 20 MB and 0.2 s that a serving process has no use for
-
-    assert config.database_url
+    # Imported here: it and psycopg take memory and time that a serving process has no use for.
+    yoyo: Any = import_module("yoyo")
+    url = DatabaseUrl(config.database_url or "").for_driver("psycopg")
     migrations = yoyo.read_migrations(str(find_folder("migrations")))
-    migrations = migrations.filter(lambda migration: migration.id == name)
-    with yoyo.get_backend(config.database_url.for_driver("psycopg")) as backend:
+    migrations = migrations.filter(partial(has_id, name))
+    with yoyo.get_backend(url) as backend:
         backend.break_lock()
         if direction == "apply":
             backend.apply_migrations(backend.to_apply(migrations))
         else:
             backend.rollback_migrations(backend.to_rollback(migrations))
+
+
+def has_id(name: str, migration: Any) -> bool:
+    """Whether a migration of yoyo's is the one of that name."""
+    return bool(migration.id == name)
 
 
 async def read_status(config: Config) -> list[Migration]:
@@ -83,7 +90,7 @@ async def read_status(config: Config) -> list[Migration]:
 
 
 @asynccontextmanager
-async def alone(config: Config) -> AsyncIterator[MigrationQueries]:
+async def alone(config: Config) -> AsyncGenerator[MigrationQueries]:
     """Queries on a connection of their own, while a transaction on another one holds the lock.
 
     A lock of the transaction and not of the session, so that it holds through PgBouncer.

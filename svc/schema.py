@@ -17,10 +17,8 @@ class Checksum(Struct, frozen=True):
     checksum: str
 
 
-class MigrationQueries(Queries, Protocol):
+class MigrationQueries(Queries, Protocol, file="migrations.sql"):
     """queries/migrations.sql"""
-
-    file = "migrations.sql"
 
     async def set_lock_timeout(self, *, milliseconds: int) -> None: ...
     async def lock_migrations(self) -> None: ...
@@ -45,7 +43,7 @@ class MigrationError(Exception):
 
 
 def read_files() -> dict[str, str]:
-    """The checksum of each migration, by name, in order. Raises MigrationError for one that has no way back."""
+    """The checksum of each migration, by name, in order. Raises MigrationError for one with no way back."""
     files: dict[str, str] = {}
     for path in sorted(find_folder("migrations").glob("*.sql")):
         if path.name.endswith(".rollback.sql"):

@@ -42,10 +42,8 @@ class ApiKey(Struct, frozen=True):
     revoked_at: datetime | None
 
 
-class ApiKeyQueries(Queries, Protocol):
+class ApiKeyQueries(Queries, Protocol, file="api_keys.sql"):
     """queries/api_keys.sql"""
-
-    file = "api_keys.sql"
 
     async def create_api_key(
         self, *, name: str, key_hash: bytes, scopes: list[str], expires_at: datetime | None
@@ -88,9 +86,7 @@ class Keys:
         key = await self._find(read_token(request))
         if scope not in key.scopes:
             challenge = f'Bearer realm="bareline", error="insufficient_scope", scope="{scope}"'
-            raise Problem(
-                403, f"The key lacks the scope {scope}", headers={"WWW-Authenticate": challenge}
-            )
+            raise Problem(403, f"The key lacks the scope {scope}", headers={"WWW-Authenticate": challenge})
 
     async def _find(self, token: bytes) -> KnownKey:
         key_hash = hash_token(token)
@@ -112,15 +108,13 @@ def read_token(request: Request) -> bytes:
         if name == b"authorization":
             scheme, _, token = value.partition(b" ")
             if scheme.lower() == b"bearer" and token:
-                return token.strip()
+                return bytes(token.strip())
     raise unauthorized("Expected the header Authorization: Bearer <key>")
 
 
 def unauthorized(detail: str, parameters: str = "") -> Problem:
     """401 with its challenge."""
-    return Problem(
-        401, detail, headers={"WWW-Authenticate": f'Bearer realm="bareline"{parameters}'}
-    )
+    return Problem(401, detail, headers={"WWW-Authenticate": f'Bearer realm="bareline"{parameters}'})
 
 
 class Passwords:

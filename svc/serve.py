@@ -73,7 +73,7 @@ Register, read, list, change and delete a user:
 
 
 def configure(config: Config, workers: int = 1) -> uvicorn.Config:
-    """uvicorn's settings. Its access log and its rewriting of proxy headers are worth 1.5× on small answers."""
+    """uvicorn's settings. Its access log and its proxy headers are worth 1.5× on small answers."""
     return uvicorn.Config(
         partial(create_app, config),
         factory=True,

@@ -9,9 +9,7 @@ A query has a header in sqlc's grammar, a line that says what it is for, and nam
 A parameter may be a struct, and the query then names its fields: `:filter.is_active`. A class declares
 the signatures once, where editors and type checkers see them:
 
-    class UserQueries(Queries, Protocol):
-        file = "users.sql"
-
+    class UserQueries(Queries, Protocol, file="users.sql"):
         async def get_user(self, *, id: int) -> User | None: ...
 
 `UserQueries.bind(database)` makes the methods. A row becomes `Struct(*row)`: names, order and types
@@ -23,7 +21,18 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, ClassVar, Literal, Protocol, Self, Union, cast, get_args, get_origin, get_type_hints
+from typing import (
+    Any,
+    ClassVar,
+    Literal,
+    Protocol,
+    Self,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from msgspec import UNSET, Struct
 
@@ -54,14 +63,18 @@ class Query(Struct, frozen=True):
         return f"{self.path.name}:{self.line} {self.name}"
 
 
+Row = Iterable[Any]
+"""The values of a row in the order of its columns, as asyncpg's Record gives them."""
+
+
 class Executor(Protocol):
     """What runs queries: a Database, or one transaction on it."""
 
-    async def fetch_one(self, query: Query, arguments: Sequence[object]) -> Sequence[Any] | None:
+    async def fetch_one(self, query: Query, arguments: Sequence[object]) -> Row | None:
         """The first row, or None."""
         ...
 
-    async def fetch_all(self, query: Query, arguments: Sequence[object]) -> list[Sequence[Any]]:
+    async def fetch_all(self, query: Query, arguments: Sequence[object]) -> Sequence[Row]:
         """All rows."""
         ...
 
@@ -161,7 +174,12 @@ def read_signature(name: str, method: Callable[..., Any]) -> Signature:
 class Queries(Protocol):
     """The signatures of one file's queries. Subclasses are Protocols, so that no body is needed."""
 
-    file: ClassVar[str]
+    _file: ClassVar[str]
+
+    def __init_subclass__(cls, *, file: str | None = None) -> None:
+        super().__init_subclass__()
+        if file:
+            cls._file = file
 
     @classmethod
     def bind(cls, executor: Executor) -> Self:
@@ -179,9 +197,9 @@ class Queries(Protocol):
             for name, method in vars(cls).items()
             if callable(method) and not name.startswith("_")
         }
-        queries = load(cls.file)
+        queries = load(cls._file)
         wrong = [f"{queries[name]}: no signature in {cls.__name__}" for name in queries.keys() - signatures]
-        wrong += [f"{cls.file}: no query {name}" for name in signatures.keys() - queries]
+        wrong += [f"{cls._file}: no query {name}" for name in signatures.keys() - queries]
         pairs = [(query, signatures[name]) for name, query in queries.items() if name in signatures]
         wrong += [line for query, signature in pairs for line in compare(query, signature)]
         if wrong:
@@ -213,12 +231,10 @@ def compare(query: Query, signature: Signature) -> Iterable[str]:
         yield f"{query}: the signature's result does not fit :{query.kind}"
 
 
-def make_call(
-    executor: Executor, query: Query, signature: Signature
-) -> Callable[..., Awaitable[object]]:
+def make_call(executor: Executor, query: Query, signature: Signature) -> Callable[..., Awaitable[object]]:
     """The method itself: arguments in order, one call of the executor, one struct a row."""
     arrange = make_arrange(query, signature)
-    make = signature.row if is_struct(signature.row) else lambda value: value
+    make: Callable[..., object] = signature.row if is_struct(signature.row) else itself
 
     async def one(**arguments: object) -> object:
         row = await executor.fetch_one(query, arrange(arguments))
@@ -243,9 +259,12 @@ def make_call(
     return call
 
 
-def make_arrange(
-    query: Query, signature: Signature
-) -> Callable[[dict[str, object]], Sequence[object]]:
+def itself(value: object) -> object:
+    """The only value of a row: a scalar needs no struct."""
+    return value
+
+
+def make_arrange(query: Query, signature: Signature) -> Callable[[dict[str, object]], Sequence[object]]:
     """A function from a call's arguments to the statement's, in order. A field that is UNSET becomes null."""
     names = query.parameters
     paths = [name.partition(".") for name in names]
@@ -258,8 +277,7 @@ def make_arrange(
 
     def nested(arguments: dict[str, object]) -> Sequence[object]:
         values = (
-            getattr(arguments[outer], field) if field else arguments[outer]
-            for outer, _, field in paths
+            getattr(arguments[outer], field) if field else arguments[outer] for outer, _, field in paths
         )
         return [None if value is UNSET else value for value in values]
 

@@ -4,7 +4,7 @@ import re
 import unicodedata
 from datetime import UTC, datetime
 from math import isfinite
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self, cast
 
 import msgspec
 from email_validator import EmailNotValidError, validate_email
@@ -81,8 +81,9 @@ class JsonObject(dict[str, object]):
         """Raises ValueError, or TypeError for what is no object."""
         if not isinstance(value, dict):
             raise TypeError("Expected `object`")
-        check_json(value, cls.DEEPEST)
-        return cls(value)
+        decoded = cast("dict[str, object]", value)
+        check_json(decoded, cls.DEEPEST)
+        return cls(decoded)
 
 
 def check_json(value: object, levels: int) -> None:
@@ -97,7 +98,8 @@ def check_json(value: object, levels: int) -> None:
         case dict() | list():
             if not levels:
                 raise ValueError(f"Expected at most {JsonObject.DEEPEST} levels")
-            for part in (*value, *value.values()) if isinstance(value, dict) else value:
+            parts = cast("dict[str, object] | list[object]", value)
+            for part in (*parts, *parts.values()) if isinstance(parts, dict) else parts:
                 check_json(part, levels - 1)
         case _:
             pass
@@ -115,7 +117,7 @@ class Instant(datetime):
             raise ValueError(
                 "Expected a date and time with an offset, such as 2026-01-31T12:00:00Z"
             ) from None
-        return cls(*moment.timetuple()[:6], moment.microsecond, UTC)
+        return cls.combine(moment.date(), moment.timetz())
 
 
 class CreateUser(Struct, frozen=True, forbid_unknown_fields=True):
@@ -161,9 +163,7 @@ class StoredUser(Struct, frozen=True, gc=False):
 
     def public(self) -> User:
         """What clients see of it."""
-        return User(
-            self.id, self.email, self.display_name, self.is_active, self.created_at, self.profile
-        )
+        return User(self.id, self.email, self.display_name, self.is_active, self.created_at, self.profile)
 
 
 USER_FIELDS = User.__struct_fields__

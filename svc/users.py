@@ -18,7 +18,6 @@ from svc.sql import Queries
 from svc.structs import (
     CreateUser,
     GetUser,
-    JsonObject,
     ListUsers,
     StoredUser,
     UpdateUser,
@@ -46,10 +45,8 @@ class Position(Struct, frozen=True):
     created_at: datetime | None = None
 
 
-class UserQueries(Queries, Protocol):
+class UserQueries(Queries, Protocol, file="users.sql"):
     """queries/users.sql"""
-
-    file = "users.sql"
 
     async def create_user(self, *, new: CreateUser, hashed_password: str) -> StoredUser: ...
     async def get_user(self, *, id: int, with_profile: bool) -> StoredUser | None: ...
@@ -59,9 +56,7 @@ class UserQueries(Queries, Protocol):
     async def delete_user(self, *, id: int, versions: list[int] | None) -> int: ...
     async def count_users(self, *, filter: ListUsers) -> int: ...
     async def estimate_users(self, *, filter: ListUsers) -> str: ...
-    async def list_users_by_exact_email(
-        self, *, filter: ListUsers, with_profile: bool
-    ) -> list[User]: ...
+    async def list_users_by_exact_email(self, *, filter: ListUsers, with_profile: bool) -> list[User]: ...
     async def list_users_by_id(
         self, *, filter: ListUsers, after: Position, limit: int, with_profile: bool
     ) -> list[User]: ...
@@ -190,9 +185,7 @@ def answer_user(
     return answer(content, status, {"ETag": etag(user.version), **(headers or {})})
 
 
-def choose_fields(
-    users: list[User], fields: UserFields | None
-) -> list[User] | list[dict[str, object]]:
+def choose_fields(users: list[User], fields: UserFields | None) -> list[User] | list[dict[str, object]]:
     """The users, or the chosen fields of each."""
     if fields is None:
         return users
@@ -226,9 +219,7 @@ ETAGS = re.compile(r'(?:W/)?"[^"]*"')
 
 def matches(header: str, version: int) -> bool:
     """Whether If-None-Match names this version; the comparison is the weak one (RFC 9110, 13.1.2)."""
-    return header.strip() == "*" or etag(version) in (
-        tag.removeprefix("W/") for tag in ETAGS.findall(header)
-    )
+    return header.strip() == "*" or etag(version) in (tag.removeprefix("W/") for tag in ETAGS.findall(header))
 
 
 def read_versions(request: Request) -> list[int] | None:

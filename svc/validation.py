@@ -2,21 +2,23 @@
 
 import re
 from collections.abc import Mapping
-from typing import Protocol, Self, TypeVar
+from typing import Protocol, Self, TypeVar, cast
 
 import msgspec
 
 S = TypeVar("S", bound=msgspec.Struct)
 
+Failure = tuple[tuple[str, ...], str]
+"""Where a value fails, as field names and list indexes, and what is wrong with it."""
+
 
 class Invalid(Exception):
     """One or more values do not fit.
 
-    `failures` holds `(path, what is wrong)`; a path is a tuple of field names and list indexes,
-    empty for the value as a whole.
+    The path of a failure is empty for the value as a whole.
     """
 
-    def __init__(self, failures: list[tuple[tuple[str, ...], str]]) -> None:
+    def __init__(self, failures: list[Failure]) -> None:
         super().__init__("; ".join(f"{'.'.join(path)}: {detail}" for path, detail in failures))
         self.failures = failures
 
@@ -45,21 +47,20 @@ def validate(type_: type[S], values: object, *, strict: bool) -> S:
         raise Invalid(find_failures(type_, values, strict) or [split_message(error)]) from None
 
 
-def find_failures(
-    type_: type[msgspec.Struct], values: object, strict: bool
-) -> list[tuple[tuple[str, ...], str]]:
+def find_failures(type_: type[msgspec.Struct], values: object, strict: bool) -> list[Failure]:
     """The slow second look: msgspec stops at the first failure, so each field is tried alone."""
     if not isinstance(values, Mapping):
         return []
     fields = {field.encode_name: field for field in msgspec.structs.fields(type_)}
-    failures = [((str(name),), "Unknown field") for name in values if name not in fields]
+    given = cast("Mapping[str, object]", values)
+    failures: list[Failure] = [((name,), "Unknown field") for name in given if name not in fields]
     for name, field in fields.items():
-        if name not in values:
+        if name not in given:
             if field.required:
                 failures.append(((name,), "Required"))
             continue
         try:
-            msgspec.convert(values[name], field.type, strict=strict, dec_hook=parse_hook)
+            msgspec.convert(given[name], field.type, strict=strict, dec_hook=parse_hook)
         except msgspec.ValidationError as error:
             path, detail = split_message(error)
             failures.append(((name, *path), detail))

@@ -9,7 +9,7 @@ import time
 import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -19,7 +19,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from svc.errors import FieldError, Problem, find_problem
-from svc.validation import Invalid, find_failures, parse_hook, split_message, validate
+from svc.validation import Failure, Invalid, find_failures, parse_hook, split_message, validate
 
 S = TypeVar("S", bound=Struct)
 
@@ -79,9 +79,7 @@ async def not_found(scope: Scope, receive: Receive, send: Send) -> None:
     raise Problem(404, "There is nothing at this path")
 
 
-def answer(
-    content: object, status: int = 200, headers: Mapping[str, str] | None = None
-) -> Response:
+def answer(content: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """A struct as JSON."""
     return Response(encode(content), status, headers, "application/json")
 
@@ -104,7 +102,7 @@ async def read_body(request: Request, type_: type[S], media_types: Sequence[str]
         raise Problem(415, f"Expected {media_types[0]}", headers={accept: ", ".join(media_types)})
     body = await receive_body(request, request.state["max_body"])
     try:
-        return decoder(type_).decode(body)
+        return cast("S", decoder(type_).decode(body))
     except msgspec.ValidationError as error:
         raise invalid_body(find_body_failures(type_, body) or [split_message(error)]) from None
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -128,12 +126,12 @@ async def receive_body(request: Request, limit: int) -> bytes:
 
 
 @cache
-def decoder(type_: type[S]) -> msgspec.json.Decoder[S]:
+def decoder(type_: type[Struct]) -> msgspec.json.Decoder[Struct]:
     """One decoder a struct: building it costs more than using it."""
     return msgspec.json.Decoder(type_, dec_hook=parse_hook)
 
 
-def find_body_failures(type_: type[Struct], body: bytes) -> list[tuple[tuple[str, ...], str]]:
+def find_body_failures(type_: type[Struct], body: bytes) -> list[Failure]:
     """All fields that fail, where the body can be read at all."""
     try:
         return find_failures(type_, msgspec.json.decode(body), strict=True)
@@ -141,7 +139,7 @@ def find_body_failures(type_: type[Struct], body: bytes) -> list[tuple[tuple[str
         return []
 
 
-def invalid_body(failures: list[tuple[tuple[str, ...], str]]) -> Problem:
+def invalid_body(failures: list[Failure]) -> Problem:
     """422 with a JSON pointer (RFC 6901, as a URI fragment) to each field."""
     escaped = [
         ("".join("/" + part.replace("~", "~0").replace("/", "~1") for part in path), detail)
