@@ -121,8 +121,8 @@ def main() -> None:
             )
             ratios.append(ours / theirs)
             print(
-                f"bareline {ours:6.0f}/s {cpu:5.0f} µs   FastAPI + SQLModel {theirs:6.0f}/s {their_cpu:5.0f} µs"
-                f"   {ratios[-1]:5.1f}×",
+                f"bareline {ours:6.0f}/s {cpu:5.0f} µs"
+                f"   FastAPI + SQLModel {theirs:6.0f}/s {their_cpu:5.0f} µs   {ratios[-1]:5.1f}×",
                 flush=True,
             )
         resident = service.memory_info().rss / 1e6
