@@ -4,6 +4,34 @@ insert into users (email, hashed_password, display_name, profile, referred_by)
 values (:new.email, :hashed_password, :new.display_name, coalesce(:new.profile::jsonb, '{}'), :new.referred_by)
 returning id, email, display_name, is_active, created_at, null::jsonb as profile, version;
 
+-- name: create_user_once :one
+-- A new user, and with it, in the same statement, what a retry of this request is to be answered. What is
+-- older than a day is forgotten on the way.
+with created as (
+    insert into users (email, hashed_password, display_name, profile, referred_by)
+    values (:new.email, :hashed_password, :new.display_name, coalesce(:new.profile::jsonb, '{}'), :new.referred_by)
+    returning id, email, display_name, is_active, created_at, version
+), remembered as (
+    insert into idempotency_keys (key_hash, fingerprint, user_id, email, display_name, created_at)
+    select :retry.key_hash, :retry.fingerprint, id, email, display_name, created_at from created
+), forgotten as (
+    delete from idempotency_keys
+    where key_hash in (
+        select key_hash from idempotency_keys
+        where created_at < now() - interval '1 day'
+        limit 100
+        for update skip locked
+    )
+)
+select id, email, display_name, is_active, created_at, null::jsonb as profile, version
+from created;
+
+-- name: get_first_answer :one
+-- What the first request with this Idempotency-Key was answered, and whether its body was the same.
+select user_id, email, display_name, created_at, fingerprint = :retry.fingerprint as same_body
+from idempotency_keys
+where key_hash = :retry.key_hash;
+
 -- name: get_user :one
 -- One user; the profile only where it was asked for, since it may be large.
 select id, email, display_name, is_active, created_at,

@@ -69,6 +69,7 @@ SCHEMA_MISMATCH = "The database's schema is not the one this release needs"
 
 CONSTRAINTS: dict[str, tuple[int, str, str, str]] = {
     "users_email_key": (409, "email-taken", "#/email", "A user with this email exists"),
+    "idempotency_keys_pkey": (409, "in-progress", "#", "The first request with this key is still at work"),
     "users_referred_by_fkey": (422, "invalid", "#/referred_by", "There is no such user"),
 }
 """Constraint name → status, code, pointer, detail. A constraint that is missing here is our bug: 500."""

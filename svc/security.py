@@ -82,8 +82,9 @@ class Keys:
         self._seen: dict[bytes, tuple[float, KnownKey]] = {}
 
     async def authorize(self, request: Request, scope: str) -> None:
-        """Raises Problem: 401 without a valid key (RFC 6750), 403 without the scope."""
+        """Notes the key in the request. Raises Problem: 401 without one (RFC 6750), 403 without the scope."""
         key = await self._find(read_token(request))
+        request.scope["key_id"] = key.id
         if scope not in key.scopes:
             challenge = f'Bearer realm="bareline", error="insufficient_scope", scope="{scope}"'
             raise Problem(403, f"The key lacks the scope {scope}", headers={"WWW-Authenticate": challenge})

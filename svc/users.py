@@ -1,6 +1,5 @@
 """The users: /users and /users/{id}."""
 
-import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from datetime import datetime
 from hashlib import blake2b
@@ -13,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from svc.errors import Problem
+from svc.headers import Retry, etag, matches, read_preference, read_retry, read_versions
 from svc.security import Passwords
 from svc.sql import Queries
 from svc.structs import (
@@ -45,10 +45,24 @@ class Position(Struct, frozen=True):
     created_at: datetime | None = None
 
 
+class FirstAnswer(Struct, frozen=True):
+    """What the first request was answered."""
+
+    user_id: int
+    email: str
+    display_name: str | None
+    created_at: datetime
+    same_body: bool
+
+
 class UserQueries(Queries, Protocol, file="users.sql"):
     """queries/users.sql"""
 
     async def create_user(self, *, new: CreateUser, hashed_password: str) -> StoredUser: ...
+    async def create_user_once(
+        self, *, new: CreateUser, hashed_password: str, retry: Retry
+    ) -> StoredUser: ...
+    async def get_first_answer(self, *, retry: Retry) -> FirstAnswer | None: ...
     async def get_user(self, *, id: int, with_profile: bool) -> StoredUser | None: ...
     async def update_user(
         self, *, id: int, versions: list[int] | None, change: UpdateUser, set_display_name: bool
@@ -78,10 +92,27 @@ class UserQueries(Queries, Protocol, file="users.sql"):
 
 
 async def create_user(request: Request, users: UserQueries, passwords: Passwords) -> Response:
-    """Registers a user: 201 and where it is."""
+    """Registers a user: 201 and where it is; the same again for a retry with the same Idempotency-Key."""
     new = await read_body(request, CreateUser)
-    user = await users.create_user(new=new, hashed_password=await passwords.hash(new.password))
+    retry = read_retry(request, [str(part) for part in msgspec.structs.astuple(new)])
+    user = await find_first_answer(users, retry) if retry else None
+    if user is None:
+        hashed = await passwords.hash(new.password)
+        if retry:
+            user = await users.create_user_once(new=new, hashed_password=hashed, retry=retry)
+        else:
+            user = await users.create_user(new=new, hashed_password=hashed)
     return answer_user(user, status=201, headers={"Location": f"/users/{user.id}"})
+
+
+async def find_first_answer(users: UserQueries, retry: Retry) -> StoredUser | None:
+    """The user as it was first answered. Raises Problem 422 where the body is another one now."""
+    first = await users.get_first_answer(retry=retry)
+    if first is None:
+        return None
+    if not first.same_body:
+        raise Problem(422, "This Idempotency-Key came with another body before", code="key-reused")
+    return StoredUser(first.user_id, first.email, first.display_name, True, first.created_at, None, 1)
 
 
 async def get_user(request: Request, users: UserQueries) -> Response:
@@ -207,37 +238,6 @@ async def why_unchanged(users: UserQueries, id_: int) -> Problem:
     if await users.get_user(id=id_, with_profile=False) is None:
         return no_user()
     return Problem(412, "The user has changed since", code="changed-since")
-
-
-def etag(version: int) -> str:
-    """A strong entity tag: every change of a user makes a new version (RFC 9110, 8.8.3)."""
-    return f'"{version}"'
-
-
-ETAGS = re.compile(r'(?:W/)?"[^"]*"')
-
-
-def matches(header: str, version: int) -> bool:
-    """Whether If-None-Match names this version; the comparison is the weak one (RFC 9110, 13.1.2)."""
-    return header.strip() == "*" or etag(version) in (tag.removeprefix("W/") for tag in ETAGS.findall(header))
-
-
-def read_versions(request: Request) -> list[int] | None:
-    """The versions that If-Match lets pass, None for any; weak tags never match (RFC 9110, 13.1.1)."""
-    header = request.headers.get("if-match")
-    if header is None or header.strip() == "*":
-        return None
-    return [int(tag[1:-1]) for tag in ETAGS.findall(header) if re.fullmatch(r'"[1-9][0-9]{0,17}"', tag)]
-
-
-def read_preference(request: Request) -> str | None:
-    """`exact` or `estimated` out of `Prefer: count=…` (RFC 7240); anything else is not for us."""
-    preferences = request.headers.get("prefer", "").replace(";", ",").split(",")
-    for preference in preferences:
-        name, _, value = preference.strip().lower().partition("=")
-        if name == "count" and value.strip('"') in ("exact", "estimated"):
-            return value.strip('"')
-    return None
 
 
 def write_cursor(query: ListUsers, last: User) -> str:

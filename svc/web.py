@@ -1,9 +1,7 @@
 """HTTP without a domain: operations, bodies in, answers out, problems, request ids, the request log."""
 
-import itertools
 import logging
 import re
-import secrets
 import sys
 import time
 import traceback
@@ -19,6 +17,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from svc.errors import FieldError, Problem, find_problem
+from svc.headers import take_request_id
 from svc.validation import Failure, Invalid, find_failures, parse_hook, split_message, validate
 
 S = TypeVar("S", bound=Struct)
@@ -202,19 +201,6 @@ def read_id(request: Request) -> int:
     if PATH_ID.fullmatch(text) and (id_ := int(text)) < 2**63:
         return id_
     raise Problem(404, "There is nothing with this id")
-
-
-REQUEST_ID = re.compile(rb"[A-Za-z0-9_.:/+=-]{1,128}")
-PROCESS = secrets.token_hex(8)
-COUNTER = itertools.count(1)
-
-
-def take_request_id(headers: list[tuple[bytes, bytes]]) -> str:
-    """The client's X-Request-Id where it is a plain one, or one of our own: 64 random bits and a count."""
-    for name, value in headers:
-        if name == b"x-request-id" and REQUEST_ID.fullmatch(value):
-            return value.decode("ascii")
-    return f"{PROCESS}-{next(COUNTER):x}"
 
 
 class Edge:
