@@ -15,7 +15,9 @@ create table users (
     constraint users_pkey primary key (id),
     constraint users_email_key unique (email),
     constraint users_referred_by_fkey foreign key (referred_by) references users (id) on delete set null,
-    constraint users_profile_is_object check (jsonb_typeof(profile) = 'object')
+    constraint users_referred_by_another check (referred_by <> id),
+    constraint users_profile_is_object check (jsonb_typeof(profile) = 'object'),
+    constraint users_profile_is_small check (octet_length(profile::text) <= 262144)
 );
 
 comment on column users.hashed_password is 'secret';

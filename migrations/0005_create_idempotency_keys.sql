@@ -1,10 +1,10 @@
 -- What `POST /users` answered to a request with an Idempotency-Key, so that a retry gets the same answer.
--- Of the client's key there is only a hash. The key itself is what the fingerprint of the body is keyed
--- with, and the body holds a password: nobody can try passwords against this table.
+-- A retry is one whose body is the same: the password is compared by its argon2 hash, the rest by a quick one.
 
 create table idempotency_keys (
     key_hash bytea not null,
-    fingerprint bytea not null,
+    body_hash bytea not null,
+    hashed_password text not null,
     user_id bigint not null,
     email text collate "C" not null,
     display_name text,
@@ -14,6 +14,6 @@ create table idempotency_keys (
 
 comment on column idempotency_keys.key_hash is 'secret';
 
-comment on column idempotency_keys.fingerprint is 'secret';
+comment on column idempotency_keys.hashed_password is 'secret';
 
 create index idempotency_keys_created_at_idx on idempotency_keys (created_at);

@@ -5,6 +5,7 @@ values (:name, :key_hash, :scopes, :expires_at)
 returning id;
 
 -- name: get_api_key :one
+-- @hot
 -- The key behind a token, if it may still be used.
 select id, scopes
 from api_keys

@@ -1,6 +1,6 @@
 -- name: set_lock_timeout :exec
 -- Bounds every wait for a lock in this transaction; milliseconds.
-select set_config('lock_timeout', (:milliseconds::int)::text, true);
+select set_config('lock_timeout', (:milliseconds::bigint)::text, true);
 
 -- name: lock_migrations :exec
 -- One migration run at a time; the lock is held until the transaction ends, so it works through PgBouncer too.

@@ -5,15 +5,16 @@ values (:new.email, :hashed_password, :new.display_name, coalesce(:new.profile::
 returning id, email, display_name, is_active, created_at, null::jsonb as profile, version;
 
 -- name: create_user_once :one
--- A new user, and with it, in the same statement, what a retry of this request is to be answered. What is
--- older than a day is forgotten on the way.
+-- A new user, unless the email is taken, and with it, in the same statement, what a retry of this request is
+-- to be answered. What is older than a day is forgotten on the way.
 with created as (
     insert into users (email, hashed_password, display_name, profile, referred_by)
     values (:new.email, :hashed_password, :new.display_name, coalesce(:new.profile::jsonb, '{}'), :new.referred_by)
-    returning id, email, display_name, is_active, created_at, version
+    on conflict (email) do nothing
+    returning id, email, hashed_password, display_name, is_active, created_at, version
 ), remembered as (
-    insert into idempotency_keys (key_hash, fingerprint, user_id, email, display_name, created_at)
-    select :retry.key_hash, :retry.fingerprint, id, email, display_name, created_at from created
+    insert into idempotency_keys (key_hash, body_hash, hashed_password, user_id, email, display_name, created_at)
+    select :retry.key_hash, :retry.body_hash, hashed_password, id, email, display_name, created_at from created
 ), forgotten as (
     delete from idempotency_keys
     where key_hash in (
@@ -27,12 +28,14 @@ select id, email, display_name, is_active, created_at, null::jsonb as profile, v
 from created;
 
 -- name: get_first_answer :one
--- What the first request with this Idempotency-Key was answered, and whether its body was the same.
-select user_id, email, display_name, created_at, fingerprint = :retry.fingerprint as same_body
+-- @hot
+-- What the first request with this Idempotency-Key was answered, and what tells whether this is a retry of it.
+select user_id, email, display_name, created_at, hashed_password, body_hash = :retry.body_hash as same_body
 from idempotency_keys
 where key_hash = :retry.key_hash;
 
 -- name: get_user :one
+-- @hot
 -- One user; the profile only where it was asked for, since it may be large.
 select id, email, display_name, is_active, created_at,
     case when :with_profile then profile end as profile, version
@@ -40,6 +43,7 @@ from users
 where id = :id;
 
 -- name: update_user :one
+-- @hot
 -- Changes what is given: null leaves a column as it is, but for the name, which may become null.
 -- The row must still be one of the versions, where any are named (If-Match).
 update users
@@ -79,6 +83,7 @@ where (:filter.email::text is null or email = :filter.email)
     and (:filter.created_to::timestamptz is null or created_at < :filter.created_to);
 
 -- name: list_users_by_exact_email :many
+-- @hot
 -- At most one user. The email leads, so that its unique index is used whatever else is filtered.
 select id, email, display_name, is_active, created_at, case when :with_profile then profile end as profile
 from users
@@ -93,6 +98,7 @@ where email = :filter.email
 -- where it bounds the walk.
 
 -- name: list_users_by_id :many
+-- @hot
 -- In the order of their ids.
 select id, email, display_name, is_active, created_at, case when :with_profile then profile end as profile
 from users
@@ -104,10 +110,11 @@ order by id
 limit :limit;
 
 -- name: list_users_by_id_desc :many
+-- @hot
 -- The newest ids first.
 select id, email, display_name, is_active, created_at, case when :with_profile then profile end as profile
 from users
-where id < coalesce(:after.id::bigint, 9223372036854775807)
+where id <= coalesce(:after.id::bigint - 1, 9223372036854775807)
     and (:filter.is_active::boolean is null or is_active = :filter.is_active)
     and (:filter.created_from::timestamptz is null or created_at >= :filter.created_from)
     and (:filter.created_to::timestamptz is null or created_at < :filter.created_to)
@@ -115,6 +122,7 @@ order by id desc
 limit :limit;
 
 -- name: list_users_by_email :many
+-- @hot
 -- In the byte order of their emails.
 select id, email, display_name, is_active, created_at, case when :with_profile then profile end as profile
 from users
@@ -126,6 +134,7 @@ order by email
 limit :limit;
 
 -- name: list_users_by_email_desc :many
+-- @hot
 -- In the reverse byte order of their emails; no character is above U+10FFFF.
 select id, email, display_name, is_active, created_at, case when :with_profile then profile end as profile
 from users
@@ -137,6 +146,7 @@ order by email desc
 limit :limit;
 
 -- name: list_users_by_created_at :many
+-- @hot
 -- The oldest first.
 select id, email, display_name, is_active, created_at, case when :with_profile then profile end as profile
 from users
@@ -148,10 +158,11 @@ order by created_at, id
 limit :limit;
 
 -- name: list_users_by_created_at_desc :many
+-- @hot
 -- The youngest first.
 select id, email, display_name, is_active, created_at, case when :with_profile then profile end as profile
 from users
-where (created_at, id) < (coalesce(:after.created_at::timestamptz, 'infinity'), coalesce(:after.id::bigint, 9223372036854775807))
+where (created_at, id) <= (coalesce(:after.created_at::timestamptz, 'infinity'), coalesce(:after.id::bigint - 1, 9223372036854775807))
     and created_at >= coalesce(:filter.created_from::timestamptz, '-infinity')
     and created_at < coalesce(:filter.created_to::timestamptz, 'infinity')
     and (:filter.is_active::boolean is null or is_active = :filter.is_active)

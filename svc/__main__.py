@@ -37,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         command: Callable[[Config, argparse.Namespace], int] = options.command
         config = load()
+        if command is run_check:  # it brings its own database
+            return command(config, options)
         options.embedded = config.database_url is None
         with find_database(config, migrated=command is not run_migrate) as config:
             return command(config, options)
@@ -89,6 +91,11 @@ def make_parser() -> argparse.ArgumentParser:
     parser_.add_argument("--port", type=int, default=8000)
     parser_.add_argument("--workers", type=int, default=1)
     parser_.set_defaults(command=run_serve)
+
+    parser_ = commands.add_parser("check", help="prove that SQL, signatures, structs and schema agree")
+    parser_.add_argument("--json", action="store_true", help="print the findings as JSON")
+    parser_.add_argument("--against", metavar="REV", help="also check a rollout over this git revision")
+    parser_.set_defaults(command=run_check)
 
     parser_ = commands.add_parser("migrate", help="bring the database's schema up to date")
     choice = parser_.add_mutually_exclusive_group()
@@ -158,6 +165,20 @@ def run_migrate(config: Config, options: argparse.Namespace) -> int:
         names, word = asyncio.run(migrate(config)), "applied"
     print("\n".join(f"{word} {name}" for name in names) or "nothing to do")
     return 0
+
+
+def run_check(config: Config, options: argparse.Namespace) -> int:
+    """`svc check`"""
+    from svc.check.command import check, scratch_database
+    from svc.check.rollout import RolloutError
+
+    try:
+        with scratch_database() as scratch:
+            report = asyncio.run(check(scratch, options.against))
+    except RolloutError as error:
+        return fail(str(error))
+    print(msgspec.json.encode(report).decode() if options.json else report)
+    return int(not report.agrees)
 
 
 def run_create_key(config: Config, options: argparse.Namespace) -> int:

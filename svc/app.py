@@ -12,6 +12,7 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp
 
 from svc import health, users
+from svc.catalog import CatalogQueries
 from svc.config import Config
 from svc.db import Database
 from svc.schema import MigrationQueries
@@ -20,7 +21,7 @@ from svc.web import Edge, Endpoint, Operation, configure_logging, not_found
 
 OPERATIONS: list[Operation] = [*users.ROUTES, *health.ROUTES]
 
-QUERIES = [ApiKeyQueries, health.HealthQueries, MigrationQueries, users.UserQueries]
+QUERIES = [ApiKeyQueries, CatalogQueries, health.HealthQueries, MigrationQueries, users.UserQueries]
 
 
 def create_app(config: Config) -> ASGIApp:

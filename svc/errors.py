@@ -70,11 +70,14 @@ SCHEMA_MISMATCH = "The database's schema is not the one this release needs"
 CONSTRAINTS: dict[str, tuple[int, str, str, str]] = {
     "users_email_key": (409, "email-taken", "#/email", "A user with this email exists"),
     "idempotency_keys_pkey": (409, "in-progress", "#", "The first request with this key is still at work"),
+    "users_profile_is_small": (422, "invalid", "#/profile", "The profile has grown too large"),
+    "users_referred_by_another": (422, "invalid", "#/referred_by", "Nobody refers themselves"),
     "users_referred_by_fkey": (422, "invalid", "#/referred_by", "There is no such user"),
 }
 """Constraint name → status, code, pointer, detail. A constraint that is missing here is our bug: 500."""
 
 SQLSTATES: dict[str, tuple[int, str, str]] = {
+    "22000": (422, "invalid", "A value is out of range"),  # what asyncpg itself refuses, too
     "22003": (422, "invalid", "A number is too large to be stored"),
     "22008": (422, "invalid", "A date is out of range"),
     "22021": (422, "invalid", "A text holds a character that cannot be stored"),
@@ -107,9 +110,6 @@ def find_problem(error: Exception) -> Problem | None:
     """
     if isinstance(error, asyncpg.PostgresError):
         return find_database_problem(error)
-    # The driver's own refusal of a value; its DataError is not public, and is the only such pair.
-    if isinstance(error, asyncpg.InterfaceError) and isinstance(error, ValueError):
-        return Problem(422, "A value is out of range", code="invalid")
     # TimeoutError is an OSError, so it comes first.
     if isinstance(error, TimeoutError):
         return unavailable("The database took too long", "query-timeout")
@@ -118,11 +118,16 @@ def find_problem(error: Exception) -> Problem | None:
     return None
 
 
+def broken_constraint(name: str) -> Problem:
+    """The problem of a constraint of the table above."""
+    status, code, pointer, detail = CONSTRAINTS[name]
+    return Problem(status, detail, code=code, errors=(FieldError(pointer, detail),))
+
+
 def find_database_problem(error: asyncpg.PostgresError) -> Problem | None:
     """Looks the constraint up, then the SQLSTATE, then its class."""
-    if broken := CONSTRAINTS.get(str(error.constraint_name)):
-        status, code, pointer, detail = broken
-        return Problem(status, detail, code=code, errors=(FieldError(pointer, detail),))
+    if str(error.constraint_name) in CONSTRAINTS:
+        return broken_constraint(str(error.constraint_name))
     state = str(error.sqlstate)
     found = SQLSTATES.get(state) or SQLSTATES.get(state[:2])
     if found is None:

@@ -17,50 +17,66 @@ def etag(version: int) -> str:
     return f'"{version}"'
 
 
-ETAGS = re.compile(r'(?:W/)?"[^"]*"')
+ETAG = r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"'
+ETAGS = re.compile(rf"\s*{ETAG}(?:\s*,\s*{ETAG})*\s*")
 
 
-def matches(header: str, version: int) -> bool:
+def read_etags(request: Request, name: str) -> list[str] | None:
+    """The entity tags of a header, of all its lines; `["*"]` for any, `[]` for what is no list of tags."""
+    lines = request.headers.getlist(name)
+    header = ", ".join(lines).strip()
+    if not lines or header == "*":
+        return ["*"] if lines else None
+    return re.findall(ETAG, header) if ETAGS.fullmatch(header) else []
+
+
+def is_known(request: Request, version: int) -> bool:
     """Whether If-None-Match names this version; the comparison is the weak one (RFC 9110, 13.1.2)."""
-    return header.strip() == "*" or etag(version) in (tag.removeprefix("W/") for tag in ETAGS.findall(header))
+    tags = read_etags(request, "if-none-match") or []
+    return "*" in tags or etag(version) in [tag.removeprefix("W/") for tag in tags]
 
 
 def read_versions(request: Request) -> list[int] | None:
     """The versions that If-Match lets pass, None for any; weak tags never match (RFC 9110, 13.1.1)."""
-    header = request.headers.get("if-match")
-    if header is None or header.strip() == "*":
+    tags = read_etags(request, "if-match")
+    if tags is None or "*" in tags:
         return None
-    return [int(tag[1:-1]) for tag in ETAGS.findall(header) if re.fullmatch(r'"[1-9][0-9]{0,17}"', tag)]
+    return [int(tag[1:-1]) for tag in tags if re.fullmatch(r'"[1-9][0-9]{0,17}"', tag)]
+
+
+PREFERENCE = re.compile(r'(?:[^,"]|"(?:\\.|[^"\\])*")+')
 
 
 def read_preference(request: Request) -> str | None:
     """`exact` or `estimated` out of `Prefer: count=…` (RFC 7240); anything else is not for us."""
-    preferences = request.headers.get("prefer", "").replace(";", ",").split(",")
-    for preference in preferences:
-        name, _, value = preference.strip().lower().partition("=")
-        if name == "count" and value.strip('"') in ("exact", "estimated"):
-            return value.strip('"')
+    for preference in PREFERENCE.findall(", ".join(request.headers.getlist("prefer"))):
+        name, _, value = preference.partition(";")[0].partition("=")
+        wanted = value.strip().strip('"').lower()
+        if name.strip().lower() == "count" and wanted in ("exact", "estimated"):
+            return str(wanted)
     return None
 
 
 class Retry(Struct, frozen=True):
-    """What tells a retry: hashes of the client's Idempotency-Key and of the body."""
+    """What tells a retry: hashes of the client's Idempotency-Key and of the body, but for its password."""
 
     key_hash: bytes
-    fingerprint: bytes
+    body_hash: bytes
 
 
-def read_retry(request: Request, parts: list[str]) -> Retry | None:
-    """The Idempotency-Key of this API key, and what the body's parts hash to with it; None without one.
+def read_retry(request: Request, body: list[object]) -> Retry | None:
+    """The Idempotency-Key, one for each API key, and what the body hashes to; None without a key.
 
     draft-ietf-httpapi-idempotency-key-header; the quotes that it asks for may be left out.
     """
     key = request.headers.get("idempotency-key", "").strip('"')
+    if not key:
+        return None
     if len(key) > 255:
         raise Problem(400, "An Idempotency-Key may have 255 characters", code="malformed")
-    own = blake2b(f"{request.scope.get('key_id')} {key}".encode()).digest()
-    fingerprint = blake2b(msgspec.json.encode(parts), key=own, digest_size=32).digest()
-    return Retry(blake2b(own, digest_size=32).digest(), fingerprint) if key else None
+    own = f"{request.scope.get('key_id')} {key}".encode()
+    content = msgspec.json.encode(body, order="deterministic")
+    return Retry(blake2b(own, digest_size=32).digest(), blake2b(content, digest_size=32).digest())
 
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9_.:/+=-]{1,128}")

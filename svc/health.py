@@ -5,6 +5,7 @@ from typing import Protocol
 from starlette.requests import Request
 from starlette.responses import Response
 
+from svc.catalog import CatalogQueries, find_drift
 from svc.db import Database
 from svc.errors import FieldError, Problem
 from svc.schema import MigrationQueries, list_migrations
@@ -25,13 +26,18 @@ async def get_live(request: Request) -> Response:
 
 
 async def get_ready(
-    request: Request, database: Database, health: HealthQueries, migrations: MigrationQueries
+    request: Request,
+    database: Database,
+    health: HealthQueries,
+    migrations: MigrationQueries,
+    catalog: CatalogQueries,
 ) -> Response:
     """The database answers, takes writes, and has the schema that this release needs; else 503.
 
     A migration that only the database knows is no fault: a newer release is on its way in.
     """
     failures = [FieldError("#/schema", line) for line in await database.check()]
+    failures += [FieldError("#/schema", line) for line in await find_drift(catalog)]
     failures += [
         FieldError("#/schema", f"migration {migration.id} is {migration.state}")
         for migration in await list_migrations(migrations)
@@ -45,6 +51,6 @@ async def get_ready(
 
 
 ROUTES = [
-    Operation("GET", "/health/live", get_live),
-    Operation("GET", "/health/ready", get_ready),
+    Operation("GET", "/health/live", get_live, returns=Health),
+    Operation("GET", "/health/ready", get_ready, returns=Health),
 ]

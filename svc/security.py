@@ -4,9 +4,10 @@ import hashlib
 import secrets
 import time
 from asyncio import get_running_loop, wrap_future
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
-from typing import Literal, Protocol, get_args
+from typing import Literal, Protocol, TypeVar, get_args
 
 import argon2
 from msgspec import Struct
@@ -16,6 +17,8 @@ from svc.config import Config
 from svc.errors import Problem, unavailable
 from svc.sql import Queries
 from svc.structs import Password
+
+T = TypeVar("T")
 
 AccessScope = Literal["users:read", "users:write"]
 SCOPES: tuple[AccessScope, ...] = get_args(AccessScope)
@@ -135,13 +138,26 @@ class Passwords:
 
     async def hash(self, password: Password) -> str:
         """The PHC string. Raises Problem 503 when too many wait."""
+        return await self._run(self._hasher.hash, str(password))
+
+    def _matches(self, hashed: str, password: str) -> bool:
+        try:
+            return self._hasher.verify(hashed, password)
+        except argon2.exceptions.VerifyMismatchError:
+            return False
+
+    async def _run(self, work: Callable[..., T], *arguments: str) -> T:
         if self._jobs >= self._bound:
             raise unavailable("Too many passwords wait to be hashed", "overload")
         self._jobs += 1
         loop = get_running_loop()
-        job = self._threads.submit(self._hasher.hash, str(password))
+        job = self._threads.submit(work, *arguments)
         job.add_done_callback(lambda _: loop.call_soon_threadsafe(self._finish))
         return await wrap_future(job)
+
+    async def verify(self, hashed: str, password: Password) -> bool:
+        """Whether it is the password that was hashed. Raises Problem 503 when too many wait."""
+        return await self._run(self._matches, hashed, str(password))
 
     def close(self) -> None:
         """Lets what runs finish and drops what waits."""

@@ -17,7 +17,7 @@ are proven before the first request, so nothing is looked up per row.
 """
 
 import re
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
@@ -41,14 +41,32 @@ from svc.config import find_folder
 Kind = Literal["one", "many", "exec", "execrows"]
 
 
+class Mismatch(Struct, frozen=True):
+    """A place where SQL and signatures disagree, or where a file holds no query."""
+
+    path: Path
+    line: int
+    query: str
+    expected: str
+    found: str
+
+    def __str__(self) -> str:
+        return f"{self.path.name}:{self.line} {self.query}: expected {self.expected}, found {self.found}"
+
+
 class QueryError(Exception):
-    """SQL and signatures disagree; the message has a line for each place where they do."""
+    """SQL and signatures disagree: all the places where they do."""
+
+    def __init__(self, mismatches: Sequence[Mismatch]) -> None:
+        super().__init__("\n".join(map(str, mismatches)))
+        self.mismatches = mismatches
 
 
 class Query(Struct, frozen=True):
     """One statement of a .sql file.
 
-    `sql` has `$1`, `$2`, … where the file has `:name`; `parameters` holds the names in that order.
+    `sql` has `$1`, `$2`, … where `source` has `:name`; `parameters` holds the names in that order. `marks`
+    are what the header promises to the check: `-- @hot`, `-- @not_null: column`.
     """
 
     name: str
@@ -58,6 +76,9 @@ class Query(Struct, frozen=True):
     parameters: tuple[str, ...]
     path: Path
     line: int
+    source: str
+    source_line: int
+    marks: dict[str, str]
 
     def __str__(self) -> str:
         return f"{self.path.name}:{self.line} {self.name}"
@@ -83,7 +104,10 @@ class Executor(Protocol):
         ...
 
 
-HEADER = re.compile(r"^-- name: *(\w+) +:(one|many|exec|execrows) *$", re.MULTILINE)
+HEADER = re.compile(r"-- name:(.*)")
+NAMED = re.compile(r" *(\w+) +:(one|many|exec|execrows) *")
+COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
+MARK = re.compile(r"-- @(\w+):? *(.*?) *")
 TOKEN = re.compile(
     r"""
       '(?:[^']|'')*'  |  "(?:[^"]|"")*"      # text and quoted names
@@ -99,36 +123,75 @@ TOKEN = re.compile(
 
 @cache
 def load(file: str) -> dict[str, Query]:
-    """The queries of a file, by name. Raises QueryError for what has no header or has one twice."""
+    """The queries of a file, by name. Raises QueryError."""
     path = find_folder("queries") / file
-    text = path.read_text(encoding="utf-8")
+    return read_queries(path.read_text(encoding="utf-8"), path)
+
+
+def read_queries(text: str, path: Path) -> dict[str, Query]:
+    """The queries of a file's text, by name. Raises QueryError with all that is no query, or is one twice."""
     queries: dict[str, Query] = {}
-    headers = list(HEADER.finditer(text))
-    for header, end in zip(headers, [*(h.start() for h in headers[1:]), len(text)], strict=True):
-        query = parse(header, text[header.end() : end], path, text.count("\n", 0, header.start()) + 1)
-        if query.name in queries:
-            raise QueryError(f"{query}: there are two queries of this name")
-        queries[query.name] = query
+    wrong: list[Mismatch] = []
+    for line, header, body in split_file(text):
+        query = parse(header, body, path, line)
+        if isinstance(query, Query) and query.name in queries:
+            query = Mismatch(path, line, query.name, "one query of this name", "two")
+        if isinstance(query, Mismatch):
+            wrong.append(query)
+        else:
+            queries[query.name] = query
+    if wrong:
+        raise QueryError(wrong)
     return queries
 
 
-def parse(header: re.Match[str], body: str, path: Path, line: int) -> Query:
-    """Takes one query apart: comment lines first, then one statement and its semicolon."""
-    lines = body.strip("\n").split("\n")
+def split_file(text: str) -> Iterator[tuple[int, str | None, list[str]]]:
+    """The parts of a file: the number of the first line, what the header says, the lines below it.
+
+    What comes before the first header has None for one, and is left out where it is only comments.
+    """
+    line, header, body = 1, None, list[str]()
+    for number, content in enumerate(text.split("\n"), 1):
+        if found := HEADER.fullmatch(content):
+            if header is not None or COMMENT.sub("", "\n".join(body)).strip():
+                yield line, header, body
+            line, header, body = number, found[1], []
+        else:
+            body.append(content)
+    if header is not None or COMMENT.sub("", "\n".join(body)).strip():
+        yield line, header, body
+
+
+def parse(header: str | None, lines: list[str], path: Path, line: int) -> Query | Mismatch:
+    """Takes one query apart: its header, comment lines, one statement and its semicolon."""
+    named = NAMED.fullmatch(header or "")
+    if named is None:
+        return Mismatch(
+            path, line, "-", "-- name: get_user :one (or :many, :exec, :execrows)", header or "SQL"
+        )
     count = next((n for n, text in enumerate(lines) if not text.startswith("--")), len(lines))
-    doc = " ".join(text.removeprefix("--").strip() for text in lines[:count])
+    comments = [(text, MARK.fullmatch(text)) for text in lines[:count]]
     statement, rest = split_statement("\n".join(lines[count:]))
+    if not statement or rest:
+        return Mismatch(path, line, named[1], "one statement that ends in a semicolon", rest or "none")
     parameters: dict[str, int] = {}
 
     def number(token: re.Match[str]) -> str:
         name = token["name"]
         return f"${parameters.setdefault(name, len(parameters) + 1)}" if name else token[0]
 
-    sql = TOKEN.sub(number, statement)
-    query = Query(header[1], cast("Kind", header[2]), doc, sql, tuple(parameters), path, line)
-    if not sql or rest:
-        raise QueryError(f"{query}: expected one statement that ends in a semicolon")
-    return query
+    return Query(
+        name=named[1],
+        kind=cast("Kind", named[2]),
+        doc=" ".join(text.removeprefix("--").strip() for text, mark in comments if not mark),
+        marks={mark[1]: mark[2] for _, mark in comments if mark},
+        sql=TOKEN.sub(number, statement),
+        parameters=tuple(parameters),
+        path=path,
+        line=line,
+        source=statement,
+        source_line=line + 1 + count,
+    )
 
 
 def split_statement(text: str) -> tuple[str, str]:
@@ -136,7 +199,7 @@ def split_statement(text: str) -> tuple[str, str]:
     end = next((token for token in TOKEN.finditer(text) if token["end"]), None)
     if end is None:
         return "", ""
-    return text[: end.start()].strip(), re.sub(r"--[^\n]*", "", text[end.end() :]).strip()
+    return text[: end.start()].rstrip(), COMMENT.sub("", text[end.end() :]).strip()
 
 
 class Signature(Struct, frozen=True):
@@ -191,44 +254,71 @@ class Queries(Protocol):
 
     @classmethod
     def pairs(cls) -> list[tuple[Query, Signature]]:
-        """Each query with its signature. Raises QueryError for what is missing or differs on a side."""
-        signatures = {
-            name: read_signature(name, method)
-            for name, method in vars(cls).items()
-            if callable(method) and not name.startswith("_")
-        }
+        """Each query with its signature. Raises QueryError with all that is missing or differs on a side."""
+        methods = {n: m for n, m in vars(cls).items() if callable(m) and not n.startswith("_")}
         queries = load(cls._file)
-        wrong = [f"{queries[name]}: no signature in {cls.__name__}" for name in queries.keys() - signatures]
-        wrong += [f"{cls._file}: no query {name}" for name in signatures.keys() - queries]
-        pairs = [(query, signatures[name]) for name, query in queries.items() if name in signatures]
-        wrong += [line for query, signature in pairs for line in compare(query, signature)]
+        wrong = [
+            Mismatch(query.path, query.line, query.name, f"a signature in {cls.__name__}", "none")
+            for query in queries.values()
+            if query.name not in methods
+        ]
+        pairs: list[tuple[Query, Signature]] = []
+        for name, method in methods.items():
+            if query := queries.get(name):
+                signature = read_signature(name, method)
+                pairs.append((query, signature))
+                wrong += compare(query, signature)
+            else:
+                path, line = Path(method.__code__.co_filename), method.__code__.co_firstlineno
+                wrong.append(Mismatch(path, line, name, f"a query in {cls._file}", "none"))
         if wrong:
-            raise QueryError("\n".join(sorted(wrong)))
+            raise QueryError(wrong)
         return pairs
 
 
-def compare(query: Query, signature: Signature) -> Iterable[str]:
+RESULTS: dict[Kind, str] = {
+    "one": "a struct or a scalar",
+    "many": "a list",
+    "exec": "None",
+    "execrows": "int",
+}
+
+
+def compare(query: Query, signature: Signature) -> Iterator[Mismatch]:
     """What of a query and its signature disagrees, as far as that shows without a database."""
+
+    def differ(expected: str, found: str) -> Mismatch:
+        return Mismatch(query.path, query.line, query.name, expected, found)
+
     used = {name.partition(".")[0] for name in query.parameters}
-    if missing := used - signature.parameters.keys():
-        yield f"{query}: the signature lacks {', '.join(sorted(missing))}"
-    if extra := signature.parameters.keys() - used:
-        yield f"{query}: the SQL does not use {', '.join(sorted(extra))}"
+    for name in sorted(used - signature.parameters.keys()):
+        yield differ(f"a parameter {name} in the signature", "none")
+    for name in sorted(signature.parameters.keys() - used):
+        yield differ(f":{name} in the SQL", "none")
     for name in query.parameters:
         outer, dot, field = name.partition(".")
         struct = signature.parameters.get(outer)
         if struct and is_struct(struct) != bool(dot):
-            yield f"{query}: :{name} fits no struct" if dot else f"{query}: :{name} is a struct"
+            yield differ(
+                f"a struct for :{name}" if dot else f":{name}.field, since it is a struct", f":{name}"
+            )
         elif struct and dot and field not in struct.__struct_fields__:
-            yield f"{query}: {struct.__name__} has no field {field}"
-    expected: dict[Kind, bool] = {
-        "one": signature.row is not None and not signature.many,
-        "many": signature.many,
-        "exec": signature.row is None,
-        "execrows": signature.row is int and not signature.many and not signature.optional,
-    }
-    if not expected[query.kind]:
-        yield f"{query}: the signature's result does not fit :{query.kind}"
+            yield differ(f"a field {field} in {struct.__name__}", "none")
+    if not result_fits(query.kind, signature):
+        yield differ(f"{RESULTS[query.kind]} as the result of :{query.kind}", "another result")
+
+
+def result_fits(kind: Kind, signature: Signature) -> bool:
+    """Whether a signature's result is of its query's kind."""
+    if kind == "one":
+        return signature.row is not None and not signature.many
+    if kind == "many":
+        return signature.many
+    return (
+        not signature.many
+        and not signature.optional
+        and signature.row is (int if kind == "execrows" else None)
+    )
 
 
 def make_call(executor: Executor, query: Query, signature: Signature) -> Callable[..., Awaitable[object]]:
@@ -241,7 +331,7 @@ def make_call(executor: Executor, query: Query, signature: Signature) -> Callabl
         if row is None:
             if signature.optional:
                 return None
-            raise QueryError(f"{query} found no row, which its signature rules out")
+            raise LookupError(f"{query} found no row, which its signature rules out")
         return make(*row)
 
     async def many(**arguments: object) -> object:

@@ -46,7 +46,8 @@ class Email(str):
             valid = validate_email(address.strip(), check_deliverability=False)
         except EmailNotValidError as error:
             raise ValueError(f"Not an email address: {error}") from None
-        return cls(unicodedata.normalize("NFC", valid.normalized.lower()))
+        lower = valid.normalized.lower().replace("ς", "σ")  # both are the lower case of Σ
+        return cls(unicodedata.normalize("NFC", lower))
 
 
 class Password(str):

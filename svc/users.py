@@ -11,15 +11,17 @@ from msgspec import UNSET, Struct
 from starlette.requests import Request
 from starlette.responses import Response
 
-from svc.errors import Problem
-from svc.headers import Retry, etag, matches, read_preference, read_retry, read_versions
+from svc.errors import Problem, broken_constraint
+from svc.headers import Retry, etag, is_known, read_preference, read_retry, read_versions
 from svc.security import Passwords
 from svc.sql import Queries
 from svc.structs import (
     CreateUser,
     GetUser,
+    Id,
     ListUsers,
     StoredUser,
+    Text,
     UpdateUser,
     User,
     UserFields,
@@ -29,7 +31,6 @@ from svc.web import (
     MERGE_PATCH_TYPES,
     Operation,
     answer,
-    encode,
     invalid_query,
     read_body,
     read_id,
@@ -40,8 +41,8 @@ from svc.web import (
 class Position(Struct, frozen=True):
     """Where a page of a list ends: what its order looks at, of its last user. All null: before the first."""
 
-    id: int | None = None
-    email: str | None = None
+    id: Id | None = None
+    email: Text | None = None
     created_at: datetime | None = None
 
 
@@ -52,6 +53,7 @@ class FirstAnswer(Struct, frozen=True):
     email: str
     display_name: str | None
     created_at: datetime
+    hashed_password: str
     same_body: bool
 
 
@@ -61,7 +63,7 @@ class UserQueries(Queries, Protocol, file="users.sql"):
     async def create_user(self, *, new: CreateUser, hashed_password: str) -> StoredUser: ...
     async def create_user_once(
         self, *, new: CreateUser, hashed_password: str, retry: Retry
-    ) -> StoredUser: ...
+    ) -> StoredUser | None: ...
     async def get_first_answer(self, *, retry: Retry) -> FirstAnswer | None: ...
     async def get_user(self, *, id: int, with_profile: bool) -> StoredUser | None: ...
     async def update_user(
@@ -94,23 +96,31 @@ class UserQueries(Queries, Protocol, file="users.sql"):
 async def create_user(request: Request, users: UserQueries, passwords: Passwords) -> Response:
     """Registers a user: 201 and where it is; the same again for a retry with the same Idempotency-Key."""
     new = await read_body(request, CreateUser)
-    retry = read_retry(request, [str(part) for part in msgspec.structs.astuple(new)])
-    user = await find_first_answer(users, retry) if retry else None
-    if user is None:
-        hashed = await passwords.hash(new.password)
-        if retry:
-            user = await users.create_user_once(new=new, hashed_password=hashed, retry=retry)
-        else:
-            user = await users.create_user(new=new, hashed_password=hashed)
+    retry = read_retry(request, [str(new.email), new.display_name, new.profile, new.referred_by])
+    if retry:
+        user = await create_user_once(users, passwords, new, retry)
+    else:
+        user = await users.create_user(new=new, hashed_password=await passwords.hash(new.password))
     return answer_user(user, status=201, headers={"Location": f"/users/{user.id}"})
 
 
-async def find_first_answer(users: UserQueries, retry: Retry) -> StoredUser | None:
+async def create_user_once(
+    users: UserQueries, passwords: Passwords, new: CreateUser, retry: Retry
+) -> StoredUser:
+    """The user that the first request with this key made, this one perhaps. Raises Problem 409 and 422."""
+    if first := await users.get_first_answer(retry=retry):
+        return await repeat_answer(passwords, new, first)
+    hashed = await passwords.hash(new.password)
+    if user := await users.create_user_once(new=new, hashed_password=hashed, retry=retry):
+        return user
+    if first := await users.get_first_answer(retry=retry):  # it was made while we hashed
+        return await repeat_answer(passwords, new, first)
+    raise broken_constraint("users_email_key")
+
+
+async def repeat_answer(passwords: Passwords, new: CreateUser, first: FirstAnswer) -> StoredUser:
     """The user as it was first answered. Raises Problem 422 where the body is another one now."""
-    first = await users.get_first_answer(retry=retry)
-    if first is None:
-        return None
-    if not first.same_body:
+    if not first.same_body or not await passwords.verify(first.hashed_password, new.password):
         raise Problem(422, "This Idempotency-Key came with another body before", code="key-reused")
     return StoredUser(first.user_id, first.email, first.display_name, True, first.created_at, None, 1)
 
@@ -121,8 +131,7 @@ async def get_user(request: Request, users: UserQueries) -> Response:
     user = await users.get_user(id=read_id(request), with_profile=wants_profile(fields))
     if user is None:
         raise no_user()
-    known = request.headers.get("if-none-match")
-    if known and matches(known, user.version):
+    if is_known(request, user.version):
         return Response(status_code=304, headers={"ETag": etag(user.version)})
     return answer_user(user, fields)
 
@@ -131,12 +140,13 @@ async def update_user(request: Request, users: UserQueries) -> Response:
     """Changes the fields that are given (RFC 7396), if the client's version is the current one."""
     id_, versions = read_id(request), read_versions(request)
     change = await read_body(request, UpdateUser, MERGE_PATCH_TYPES)
-    user = await users.update_user(
-        id=id_,
-        versions=versions,
-        change=change,
-        set_display_name=change.display_name is not UNSET,
-    )
+    if change == UpdateUser():
+        user = await users.get_user(id=id_, with_profile=False)
+        user = user if user and (versions is None or user.version in versions) else None
+    else:
+        user = await users.update_user(
+            id=id_, versions=versions, change=change, set_display_name=change.display_name is not UNSET
+        )
     if user is None:
         raise await why_unchanged(users, id_)
     return answer_user(user)
@@ -247,8 +257,7 @@ def write_cursor(query: ListUsers, last: User) -> str:
         email=last.email if query.sort.endswith("email") else None,
         created_at=last.created_at if query.sort.endswith("created_at") else None,
     )
-    content = msgspec.msgpack.encode(position)
-    return urlsafe_b64encode(sign_cursor(query, content) + content).rstrip(b"=").decode()
+    return seal(query, msgspec.msgpack.encode(position))
 
 
 def read_cursor(query: ListUsers) -> Position:
@@ -257,17 +266,19 @@ def read_cursor(query: ListUsers) -> Position:
         return Position()
     try:
         signed = urlsafe_b64decode(query.cursor.encode("ascii") + b"==")
-        if sign_cursor(query, signed[8:]) == signed[:8] and not query.email:
-            return msgspec.msgpack.decode(signed[8:], type=Position)
-    except ValueError:  # not ASCII, not base64
+        content = signed[8:]
+        if query.cursor == seal(query, content) and not query.email:
+            return msgspec.msgpack.decode(content, type=Position)
+    except (ValueError, msgspec.DecodeError):  # not ASCII, not base64, not a position
         pass
     raise invalid_query({"cursor": "Not a cursor of this list: sort and filters must stay the same"})
 
 
-def sign_cursor(query: ListUsers, content: bytes) -> bytes:
-    """Ties a position to its list. No secret is in it: a forged position shows nothing that paging hides."""
-    list_ = query.sort, query.is_active, query.created_from, query.created_to
-    return blake2b(content, digest_size=8, key=blake2b(encode(list_)).digest()).digest()
+def seal(query: ListUsers, content: bytes) -> str:
+    """A cursor that is tied to its list. No secret is in it: a forged one shows nothing that paging hides."""
+    list_ = repr((query.sort, query.is_active, query.created_from, query.created_to)).encode()
+    seal_ = blake2b(content, digest_size=8, key=blake2b(list_).digest()).digest()
+    return urlsafe_b64encode(seal_ + content).rstrip(b"=").decode()
 
 
 def link_next(request: Request, cursor: str) -> str:
@@ -277,9 +288,9 @@ def link_next(request: Request, cursor: str) -> str:
 
 
 ROUTES = [
-    Operation("POST", "/users", create_user, "users:write", open_if="open_registration"),
-    Operation("GET", "/users", list_users, "users:read"),
-    Operation("GET", "/users/{id}", get_user, "users:read"),
-    Operation("PATCH", "/users/{id}", update_user, "users:write"),
+    Operation("POST", "/users", create_user, "users:write", User, open_if="open_registration"),
+    Operation("GET", "/users", list_users, "users:read", UserPage),
+    Operation("GET", "/users/{id}", get_user, "users:read", User),
+    Operation("PATCH", "/users/{id}", update_user, "users:write", User),
     Operation("DELETE", "/users/{id}", delete_user, "users:write"),
 ]

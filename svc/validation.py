@@ -1,12 +1,13 @@
 """Checks raw values against a msgspec struct and names every field that fails, not only the first."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol, Self, TypeVar, cast
 
 import msgspec
 
 S = TypeVar("S", bound=msgspec.Struct)
+V = TypeVar("V")
 
 Failure = tuple[tuple[str, ...], str]
 """Where a value fails, as field names and list indexes, and what is wrong with it."""
@@ -44,15 +45,21 @@ def validate(type_: type[S], values: object, *, strict: bool) -> S:
     try:
         return msgspec.convert(values, type_, strict=strict, dec_hook=parse_hook)
     except msgspec.ValidationError as error:
-        raise Invalid(find_failures(type_, values, strict) or [split_message(error)]) from None
+        given = cast("Mapping[str, object]", values if isinstance(values, Mapping) else {})
+
+        def convert(value: object, field: object) -> object:
+            return msgspec.convert(value, field, strict=strict, dec_hook=parse_hook)
+
+        raise Invalid(find_failures(type_, given, convert) or [split_message(error)]) from None
 
 
-def find_failures(type_: type[msgspec.Struct], values: object, strict: bool) -> list[Failure]:
+def find_failures(
+    type_: type[msgspec.Struct],
+    given: Mapping[str, V],
+    convert: Callable[[V, object], object],
+) -> list[Failure]:
     """The slow second look: msgspec stops at the first failure, so each field is tried alone."""
-    if not isinstance(values, Mapping):
-        return []
     fields = {field.encode_name: field for field in msgspec.structs.fields(type_)}
-    given = cast("Mapping[str, object]", values)
     failures: list[Failure] = [((name,), "Unknown field") for name in given if name not in fields]
     for name, field in fields.items():
         if name not in given:
@@ -60,7 +67,7 @@ def find_failures(type_: type[msgspec.Struct], values: object, strict: bool) -> 
                 failures.append(((name,), "Required"))
             continue
         try:
-            msgspec.convert(given[name], field.type, strict=strict, dec_hook=parse_hook)
+            convert(given[name], field.type)
         except msgspec.ValidationError as error:
             path, detail = split_message(error)
             failures.append(((name, *path), detail))

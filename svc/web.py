@@ -6,12 +6,13 @@ import sys
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from typing import Any, TypeVar, cast
 from urllib.parse import parse_qsl
 
 import msgspec
-from msgspec import Struct
+from msgspec import Raw, Struct
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -34,13 +35,15 @@ class Operation(Struct, frozen=True):
 
     `handler` takes the request and, by the types of its other parameters, what it works with: a bound
     Queries, the Passwords. `scope` is what a key must hold; None lets anyone in, as does `open_if`, the
-    name of a Config flag, where that flag is set.
+    name of a Config flag, where that flag is set. `returns` is the struct that a good answer holds: no
+    secret column may reach it, which `svc check` proves.
     """
 
     method: str
     path: str
     handler: Callable[..., Awaitable[Response]]
     scope: str | None = None
+    returns: type[Struct] | None = None
     open_if: str | None = None
 
 
@@ -118,13 +121,14 @@ async def read_body(request: Request, type_: type[S], media_types: Sequence[str]
         raise Problem(415, f"Expected {media_types[0]}", headers={accept: ", ".join(media_types)})
     body = await receive_body(request, request.state["max_body"])
     try:
-        return cast("S", decoder(type_).decode(body))
-    except msgspec.ValidationError as error:
-        raise invalid_body(find_body_failures(type_, body) or [split_message(error)]) from None
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        raise Problem(400, "The body is not JSON in UTF-8", code="malformed") from None
+        try:
+            return cast("S", decoder(type_).decode(body))
+        except msgspec.ValidationError as error:
+            raise invalid_body(find_body_failures(type_, body) or [split_message(error)]) from None
     except RecursionError:
         raise Problem(400, "The body is nested too deeply", code="malformed") from None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise Problem(400, "The body is not JSON in UTF-8", code="malformed") from None
 
 
 async def receive_body(request: Request, limit: int) -> bytes:
@@ -148,11 +152,18 @@ def decoder(type_: type[Struct]) -> msgspec.json.Decoder[Struct]:
 
 
 def find_body_failures(type_: type[Struct], body: bytes) -> list[Failure]:
-    """All fields that fail, where the body can be read at all."""
+    """All fields that fail; none where the body is no object. Raises what decoding raises."""
+
+    def convert(value: Raw, field: Any) -> object:
+        return msgspec.json.decode(value, type=field, dec_hook=parse_hook)
+
+    with suppress(msgspec.ValidationError):  # a number that no type holds; what is not JSON comes first
+        msgspec.json.decode(body)
     try:
-        return find_failures(type_, msgspec.json.decode(body), strict=True)
-    except msgspec.ValidationError:  # a number that no Python type holds
+        values = msgspec.json.decode(body, type=dict[str, Raw])
+    except msgspec.ValidationError:
         return []
+    return find_failures(type_, values, convert)
 
 
 def invalid_body(failures: list[Failure]) -> Problem:
@@ -170,14 +181,16 @@ def read_query(request: Request, type_: type[S]) -> S:
     if not request.scope["query_string"]:  # validating nothing took a tenth of a point read
         return cast("S", no_query(type_))
     pairs = parse_qsl(request.scope["query_string"].decode("latin-1"), keep_blank_values=True)
-    values = dict(pairs)
+    names = [name for name, _ in pairs]
+    failures = {name: "Given twice" for name in names if names.count(name) > 1}
+    failures |= {name: "Expected a value" for name, value in pairs if value == "null"}  # or it reads as None
     try:
-        if len(values) < len(pairs):
-            names = [name for name, _ in pairs]
-            raise Invalid([((name,), "Given twice") for name in values if names.count(name) > 1])
-        return validate(type_, values, strict=False)
+        query = validate(type_, dict(pairs), strict=False)
     except Invalid as invalid:
-        raise invalid_query({path[0]: detail for path, detail in invalid.failures}) from None
+        raise invalid_query({path[0]: detail for path, detail in invalid.failures} | failures) from None
+    if failures:
+        raise invalid_query(failures)
+    return query
 
 
 @cache

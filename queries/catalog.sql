@@ -1,0 +1,66 @@
+-- name: list_columns :many
+-- Every column of every table: its type, whether it may be null, whether it is marked secret.
+select
+    a.attrelid::bigint as relation,
+    a.attnum::bigint as number,
+    c.relname::text as table_name,
+    a.attname::text as name,
+    format_type(a.atttypid, a.atttypmod) as type,
+    a.attnotnull as not_null,
+    coalesce(col_description(a.attrelid, a.attnum) = 'secret', false) as secret,
+    a.attidentity = 'a' or a.attgenerated <> '' as generated,
+    a.atthasdef or a.attidentity <> '' as has_default,
+    n.nspname <> 'pg_catalog' as own
+from pg_attribute as a
+join pg_class as c on c.oid = a.attrelid
+join pg_namespace as n on n.oid = c.relnamespace
+where c.relkind in ('r', 'p', 'v', 'm')
+    and n.nspname = any(current_schemas(:system))
+    and a.attnum > 0
+    and not a.attisdropped
+order by c.relname, a.attnum;
+
+-- name: list_unique_keys :many
+-- The columns of every key that bounds a row to one: unique, whole, valid, of plain columns.
+select
+    i.indrelid::bigint as relation,
+    c.relname::text as table_name,
+    array(
+        select a.attname::text
+        from pg_attribute as a
+        where a.attrelid = i.indrelid and a.attnum = any(i.indkey[0 : i.indnkeyatts - 1])
+        order by a.attname
+    ) as columns
+from pg_index as i
+join pg_class as c on c.oid = i.indrelid
+join pg_namespace as n on n.oid = c.relnamespace
+where i.indisunique
+    and i.indisvalid
+    and i.indpred is null
+    and i.indexprs is null
+    and n.nspname = any(current_schemas(:system))
+order by c.relname, columns;
+
+-- name: list_functions :many
+-- The names of PostgreSQL's own functions, and of the functions behind its operators.
+select oid::bigint as number, proname::text as name
+from pg_proc
+where pronamespace = 'pg_catalog'::regnamespace;
+
+-- name: list_operators :many
+-- The names of PostgreSQL's own operators.
+select oid::bigint as number, oprname::text as name
+from pg_operator
+where oprnamespace = 'pg_catalog'::regnamespace;
+
+-- name: list_enum_labels :many
+-- The labels of every enum, in their order.
+select enumtypid::bigint as number, array_agg(enumlabel::text order by enumsortorder) as labels
+from pg_enum
+group by enumtypid;
+
+-- name: get_function_body :one
+-- The analysed tree of a function that the check has just made.
+select max(prosqlbody::text) as tree
+from pg_proc
+where proname = :name and pronamespace = pg_my_temp_schema();

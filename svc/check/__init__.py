@@ -1,0 +1,1 @@
+"""`svc check`: the proof that SQL, signatures, structs and schema agree."""

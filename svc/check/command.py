@@ -1,0 +1,159 @@
+"""Runs every proof on a scratch database, and tells what was found."""
+
+import tempfile
+from collections.abc import AsyncGenerator, Generator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import msgspec
+from msgspec import Struct
+
+from svc.app import OPERATIONS, QUERIES
+from svc.catalog import PROVEN, Facts, read_proven
+from svc.check.findings import Finding, name_file
+from svc.check.laboratory import Experiment, fill
+from svc.check.prove import Proof, read_schema
+from svc.check.rollout import check_rollout
+from svc.check.source import check_source, is_checkout
+from svc.config import Config, DatabaseUrl
+from svc.db import Connection, connect
+from svc.embedded import EmbeddedServer
+from svc.migrate import migrate
+from svc.schema import read_files
+from svc.sql import Query, QueryError, Signature, is_struct
+
+QUICK = ("fsync=off", "synchronous_commit=off", "full_page_writes=off")
+
+Pair = tuple[Query, Signature]
+
+
+class Report(Struct, frozen=True):
+    """What `svc check --json` prints."""
+
+    queries: int
+    structs: int
+    migrations: int
+    findings: list[Finding]
+
+    @property
+    def agrees(self) -> bool:
+        """Whether there is nothing but warnings."""
+        return all(finding.warning for finding in self.findings)
+
+    def __str__(self) -> str:
+        lines = [str(finding) for finding in self.findings]
+        errors = sum(not finding.warning for finding in self.findings)
+        verdict = f"{errors} disagreements" if errors else "all agree"
+        counted = f"{self.queries} queries, {self.structs} structs, {self.migrations} migrations: {verdict}"
+        return "\n".join([*lines, counted])
+
+
+async def check(config: Config, against: str | None = None) -> Report:
+    """Proves everything on a database that may be changed: it is migrated, filled, and left so."""
+    await migrate(config)
+    pairs, found = read_pairs()
+    queries = [query for query, _ in pairs]
+    found += check_source(queries)
+    async with one_connection(config) as connection:
+        proofs, facts = await prove_all(connection, pairs, find_answered())
+    found += [*proofs, *check_written(facts, write=not [*found, *proofs])]
+    if against:
+        found += await check_rollout(config, against, queries)
+    return Report(len(queries), len(find_structs(pairs)), len(read_files()), found)
+
+
+async def prove_all(
+    connection: Connection, pairs: Sequence[Pair], answered: set[type]
+) -> tuple[list[Finding], dict[str, Facts]]:
+    """Proves each query as it stands, then runs what prepares on filled tables."""
+    schema = await read_schema(connection)
+    proofs = [Proof(connection, schema, query, signature) for query, signature in pairs]
+    found = [finding for proof in proofs for finding in await proof.run(answered)]
+    tables = {name.partition(".")[0] for proof in proofs for name in proof.facts.columns}
+    await fill(connection, schema, tables)
+    broken = {finding.query for finding in found if finding.kind == "sql"}
+    for query, signature in pairs:
+        if query.name not in broken:
+            found += await Experiment(connection, schema, query, signature).run()
+    return found, {proof.query.name: proof.facts for proof in proofs}
+
+
+def check_written(facts: dict[str, Facts], *, write: bool) -> list[Finding]:
+    """Keeps queries/proven.json as the proof has it, in a checkout; elsewhere it must be so already."""
+    if facts == read_proven():
+        return []
+    if write and is_checkout():
+        PROVEN.write_bytes(msgspec.json.format(msgspec.json.encode(facts), indent=1) + b"\n")
+        return []
+    return [
+        Finding(
+            kind="proof",
+            file=name_file(PROVEN),
+            line=1,
+            query="-",
+            expected="what was proven now",
+            found="what was proven of another release",
+        )
+    ]
+
+
+def find_answered() -> set[type]:
+    """Every struct that a response may hold, in however many others."""
+    found: set[type] = set()
+    waiting: list[Any] = [operation.returns for operation in OPERATIONS]
+    while waiting:
+        type_ = waiting.pop()
+        waiting += get_args(type_)
+        if is_struct(type_) and type_ not in found:
+            found.add(type_)
+            waiting += get_type_hints(type_).values()
+    return found
+
+
+def find_structs(pairs: Sequence[Pair]) -> set[type]:
+    """Every struct that a query takes or gives, or a response holds."""
+    used = [type_ for _, signature in pairs for type_ in (signature.row, *signature.parameters.values())]
+    return {type_ for type_ in used if is_struct(type_)} | find_answered()
+
+
+def read_pairs() -> tuple[list[Pair], list[Finding]]:
+    """All queries with their signatures, and what of them does not fit together at all."""
+    pairs: list[Pair] = []
+    found: list[Finding] = []
+    for queries in QUERIES:
+        try:
+            pairs += queries.pairs()
+        except QueryError as error:
+            found += [
+                Finding(
+                    kind="signature",
+                    file=name_file(mismatch.path),
+                    line=mismatch.line,
+                    query=mismatch.query,
+                    expected=mismatch.expected,
+                    found=mismatch.found,
+                )
+                for mismatch in error.mismatches
+            ]
+    return pairs, found
+
+
+@asynccontextmanager
+async def one_connection(config: Config) -> AsyncGenerator[Connection]:
+    """A connection for as long as a block lasts."""
+    connection = await connect(config)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+@contextmanager
+def scratch_database() -> Generator[Config]:
+    """A new PostgreSQL, in a temporary folder, that is gone afterwards."""
+    with (
+        tempfile.TemporaryDirectory(prefix="bareline-") as folder,
+        EmbeddedServer(Path(folder), QUICK) as server,
+    ):
+        yield Config(database_url=DatabaseUrl(server.url), query_timeout=60)

@@ -1,0 +1,90 @@
+"""What the check finds, and how it is told."""
+
+from pathlib import Path
+from typing import Literal
+
+from msgspec import Struct
+
+from svc.config import CHECKOUT
+from svc.sql import TOKEN, Query
+
+Kind = Literal[
+    "sql", "parameter", "column", "nullability", "null-parameter", "secret", "cardinality", "plan", "mark",
+    "text", "unused", "signature", "rollout", "proof",
+]  # fmt: skip
+
+
+class Finding(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One disagreement. `line` and `column` count from 1; a `warning` does not fail the check."""
+
+    kind: Kind
+    file: str
+    line: int
+    query: str
+    expected: str
+    found: str
+    column: int = 1
+    excerpt: str = ""
+    warning: bool = False
+
+    def __str__(self) -> str:
+        word = "warning" if self.warning else "error"
+        text = f"{self.file}:{self.line}:{self.column}: {word}: {self.query}: {self.kind}"
+        text += f"\n  expected  {self.expected}\n  found     {self.found}"
+        if self.excerpt:
+            text += f"\n  | {self.excerpt}\n  | {' ' * (self.column - 1)}^"
+        return text
+
+
+def name_file(path: Path) -> str:
+    """A path as one would type it in the checkout."""
+    return str(path.relative_to(CHECKOUT)) if path.is_relative_to(CHECKOUT) else str(path)
+
+
+def find(
+    query: Query, kind: Kind, expected: str, found: str, at: int | None = None, warning: bool = False
+) -> Finding:
+    """A finding about a query; `at` counts the characters of its source from 0."""
+    line, column, excerpt = query.line, 1, ""
+    if at is not None:
+        before = query.source[:at]
+        line = query.source_line + before.count("\n")
+        column = at - (before.rfind("\n") + 1) + 1
+        excerpt = query.source.split("\n")[before.count("\n")]
+    return Finding(
+        kind=kind,
+        file=name_file(query.path),
+        line=line,
+        column=column,
+        query=query.name,
+        expected=expected,
+        found=found,
+        excerpt=excerpt,
+        warning=warning,
+    )
+
+
+def find_parameter(query: Query, name: str) -> int:
+    """Where a parameter first stands in the source."""
+    return next(token.start() for token in TOKEN.finditer(query.source) if token["name"] == name)
+
+
+def find_position(query: Query, position: int) -> int:
+    """Where a character of the sent SQL, from 1 as PostgreSQL counts, stands in the source, from 0."""
+    shift, sent = 0, position - 1
+    for token in TOKEN.finditer(query.source):
+        if token["name"]:
+            start = token.start() + shift
+            if start >= sent:
+                break
+            number = query.parameters.index(token["name"]) + 1
+            shift += len(f"${number}") - len(token[0])
+    return max(0, min(sent - shift, len(query.source)))
+
+
+def find_column(query: Query, name: str) -> int | None:
+    """Where a column's name last stands in the source before `from`, if it is written out at all."""
+    import re
+
+    places = [match.start() for match in re.finditer(rf"\b{re.escape(name)}\b", query.source)]
+    return places[0] if places else None

@@ -1,0 +1,203 @@
+"""What can only be seen by running a query: on tables that are large, with nulls where nulls may come."""
+
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import msgspec
+
+from svc.catalog import Column
+from svc.check.findings import Finding, find, find_parameter
+from svc.check.prove import EXPLAIN, Schema, declared_parameters, type_name
+from svc.check.tree import walk
+from svc.check.types import split_optional
+from svc.db import Connection
+from svc.sql import Query, Signature
+from svc.structs import JsonObject
+
+ROWS = 20_000
+"""Enough for a plan to show what an index is worth: an empty table is always read whole."""
+
+PATIENCE = 1000
+"""Milliseconds that a trial may take; one that takes longer shows nothing."""
+
+FILLERS = {
+    "bigint": "n",
+    "integer": "n",
+    "smallint": "n % 30000",
+    "numeric": "n",
+    "real": "n",
+    "double precision": "n",
+    "boolean": "n % 2 = 0",
+    "text": "'v' || n",
+    "character varying": "n::text",
+    "bytea": "int8send(n)",
+    "uuid": "gen_random_uuid()",
+    "jsonb": "'{}'",
+    "json": "'{}'",
+    "text[]": "array['v' || n]",
+    "bigint[]": "array[n]",
+    "interval": "n * interval '1 second'",
+    "date": "current_date - (n % 3000)::int",
+    "timestamp with time zone": "now() - n * interval '1 minute'",
+    "timestamp without time zone": "localtimestamp - n * interval '1 minute'",
+}
+"""A value for row `n` of a column of each type."""
+
+SAMPLES: dict[str, object] = {
+    "int2": 1,
+    "int4": 1,
+    "int8": 1,
+    "numeric": Decimal(1),
+    "float4": 1.0,
+    "float8": 1.0,
+    "bool": True,
+    "text": "v1",
+    "varchar": "v1",
+    "name": "v1",
+    "bytea": bytes(8),
+    "uuid": UUID(int=1),
+    "jsonb": JsonObject(),
+    "interval": timedelta(1),
+    "date": date(2026, 1, 1),
+    "time": time(12),
+    "timestamptz": datetime(2026, 1, 1, tzinfo=UTC),
+    "timestamp": datetime(2026, 1, 1),
+}
+"""A value for a parameter of each type."""
+
+
+DROP_CHECKS = """
+do $$ declare found record; begin
+    for found in select conrelid::regclass as t, conname as c from pg_constraint
+    where contype = 'c' and conrelid <> 0 and connamespace = current_schema()::regnamespace
+    loop execute format('alter table %s drop constraint %I', found.t, found.c); end loop;
+end $$
+"""
+
+
+async def fill(connection: Connection, schema: Schema, used: set[str]) -> None:
+    """Puts ROWS rows into every table that is used, and analyses it. Foreign keys and checks are off."""
+    tables: dict[str, list[Column]] = {}
+    for column in schema.catalog.columns.values():
+        if column.table_name in used and filler(column) and not column.generated:
+            tables.setdefault(column.table_name, []).append(column)
+    await connection.execute(DROP_CHECKS)
+    await connection.execute("set session_replication_role = replica")
+    for table, columns in tables.items():
+        names = ", ".join(f'"{column.name}"' for column in columns)
+        values = ", ".join(filler(column) or "" for column in columns)
+        await connection.execute(
+            f'insert into "{table}" ({names}) select {values} '  # noqa: S608
+            f"from generate_series(1, {ROWS}) as n on conflict do nothing"
+        )
+    await connection.execute("reset session_replication_role")
+    await connection.execute("vacuum analyze")
+
+
+def filler(column: Column) -> str | None:
+    """The value for row `n`, where there is one for the column's type."""
+    return FILLERS.get(column.type.partition("(")[0])
+
+
+class Experiment:
+    """Runs one query on filled tables, and leaves nothing behind."""
+
+    def __init__(self, connection: Connection, schema: Schema, query: Query, signature: Signature) -> None:
+        self.connection = connection
+        self.schema = schema
+        self.query = query
+        self.parameters = declared_parameters(query, signature)
+
+    async def run(self) -> list[Finding]:
+        """What shows: nulls that a column refuses, marks that lie, hot queries that read whole tables."""
+        statement = await self.connection.prepare(self.query.sql)
+        types = statement.get_parameters()
+        if EXPLAIN.match(self.query.sql):
+            return []
+        found = [*await self._try_nulls([self._sample(type_) for type_ in types])]
+        if "hot" in self.query.marks:
+            found += await self._check_plan([type_name(type_) for type_ in types])
+        return found
+
+    def _sample(self, type_: Any) -> object:
+        if type_.kind == "array":
+            return [SAMPLES.get(type_.name.removesuffix("[]"))]
+        labels = self.schema.labels.get(type_.oid)
+        return labels[0] if labels else SAMPLES.get(type_.name)
+
+    async def _try_nulls(self, samples: list[object]) -> list[Finding]:
+        """Runs it with samples, then with null for each parameter that may be null, then for all of them."""
+        optional = [
+            n for n, name in enumerate(self.query.parameters) if split_optional(self.parameters[name])[1]
+        ]
+        found: list[Finding] = []
+        for nulls in ([], *([number] for number in optional), optional):
+            arguments = [None if number in nulls else sample for number, sample in enumerate(samples)]
+            try:
+                rows = await self._run_and_undo(arguments)
+            except asyncpg.NotNullViolationError as error:
+                name = self.query.parameters[nulls[0]] if len(nulls) == 1 else None
+                expected = (
+                    f"{name} may be null, as its type says"
+                    if name
+                    else "every column that needs a value has one"
+                )
+                at = find_parameter(self.query, name) if name else None
+                found.append(
+                    find(
+                        self.query,
+                        "null-parameter",
+                        expected,
+                        f"{error.table_name}.{error.column_name} refuses null",
+                        at,
+                    )
+                )
+                if not nulls:
+                    break
+            else:
+                found += self._check_marks(rows)
+        return list(dict.fromkeys(found))
+
+    async def _run_and_undo(self, arguments: list[object]) -> list[Any]:
+        transaction = self.connection.transaction()
+        await transaction.start()
+        await self.connection.execute(f"set local statement_timeout = {PATIENCE}")
+        try:
+            return await self.connection.fetch(self.query.sql, *arguments)
+        except asyncpg.NotNullViolationError:
+            raise
+        except asyncpg.PostgresError:  # a key that is taken, a value out of range: not what is asked here
+            return []
+        finally:
+            await transaction.rollback()
+
+    def _check_marks(self, rows: list[Any]) -> Iterator[Finding]:
+        for name in self.query.marks.get("not_null", "").replace(",", " ").split():
+            if any(row[name] is None for row in rows):
+                yield find(self.query, "mark", f"{name} is never null, as @not_null says", f"{name} was null")
+
+    async def _check_plan(self, types: list[str]) -> list[Finding]:
+        """The plan for parameters that are not known: what every later execution uses."""
+        declared = f" ({', '.join(types)})" if types else ""
+        arguments = f" ({', '.join(['null'] * len(types))})" if types else ""
+        await self.connection.execute("set plan_cache_mode = force_generic_plan")
+        await self.connection.execute(f"prepare hot{declared} as {self.query.sql}")
+        try:
+            text = await self.connection.fetchval(f"explain (format json) execute hot{arguments}")
+        finally:
+            await self.connection.execute("deallocate hot")
+            await self.connection.execute("reset plan_cache_mode")
+        scans = [node for node in walk(msgspec.json.decode(text)) if node.get("Node Type") == "Seq Scan"]
+        return [
+            find(
+                self.query,
+                "plan",
+                f"an index on {scan['Relation Name']}, since it is marked @hot",
+                "it reads the whole table",
+            )
+            for scan in scans
+        ]

@@ -1,0 +1,216 @@
+"""Proves one query on a live schema: it prepares, and its parameters, columns and rows are as declared."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, get_type_hints
+
+import asyncpg
+from asyncpg.prepared_stmt import PreparedStatement
+from msgspec import Struct
+
+from svc.catalog import CatalogQueries, Facts, UniqueKey
+from svc.check.findings import Finding, find, find_column, find_parameter, find_position
+from svc.check.rows import is_single
+from svc.check.scope import Catalog, Scope
+from svc.check.tree import parse_tree, walk
+from svc.check.types import describe, fits, split_optional
+from svc.db import Connection
+from svc.sql import Query, Signature, is_struct
+
+EXPLAIN = re.compile(r"explain\s*(\([^)]*\)\s*)?", re.IGNORECASE)
+
+
+class Schema(Struct, frozen=True):
+    """A live schema as it was when it was read."""
+
+    catalog: Catalog
+    labels: Mapping[int, list[str]]
+
+
+async def read_schema(connection: Connection) -> Schema:
+    """Reads what the proofs look at."""
+    queries = CatalogQueries.bind(connection)
+    unique: dict[str, list[UniqueKey]] = {}
+    for key in await queries.list_unique_keys(system=True):
+        unique.setdefault(str(key.relation), []).append(key)
+    return Schema(
+        Catalog(
+            {(str(c.relation), str(c.number)): c for c in await queries.list_columns(system=True)},
+            unique,
+            {str(function.number): function.name for function in await queries.list_functions()},
+            {str(operator.number): operator.name for operator in await queries.list_operators()},
+        ),
+        {enum.number: enum.labels for enum in await queries.list_enum_labels()},
+    )
+
+
+class Proof:
+    """One query on one schema."""
+
+    def __init__(self, connection: Connection, schema: Schema, query: Query, signature: Signature) -> None:
+        self.connection = connection
+        self.schema = schema
+        self.query = query
+        self.signature = signature
+        self.parameters = declared_parameters(query, signature)
+        self.facts = Facts({}, [], {})
+
+    async def run(self, answered: set[type]) -> list[Finding]:
+        """What can be said without running it. `answered` are the structs that a response may hold."""
+        try:
+            statement = await self.connection.prepare(self.query.sql)
+        except asyncpg.PostgresError as error:
+            return [self._explain(error)]
+        found = [*self._check_parameters(statement)]
+        scope = await self._analyse(statement)
+        found += self._check_columns(statement, scope)
+        found += self._check_secrets(scope, answered)
+        keys: set[str] = set()
+        explained = EXPLAIN.match(self.query.sql)  # a plan is one row, whatever it is of
+        if self.query.kind == "one" and not explained and not is_single(scope, keys):
+            found.append(
+                find(
+                    self.query,
+                    "cardinality",
+                    "at most one row: a unique key, `limit 1` or an aggregate",
+                    "any number of rows",
+                )
+            )
+        self.facts = find_facts(scope, keys)
+        return found
+
+    def _explain(self, error: asyncpg.PostgresError) -> Finding:
+        position = getattr(error, "position", None)
+        at = find_position(self.query, int(position)) if position else None
+        return find(self.query, "sql", "a statement that prepares", f"{error.sqlstate} {error.args[0]}", at)
+
+    def _check_parameters(self, statement: "PreparedStatement[Any]") -> Iterator[Finding]:
+        for name, type_ in zip(self.query.parameters, statement.get_parameters(), strict=True):
+            bare, _ = split_optional(self.parameters[name])
+            if not fits(bare, type_.name, self.schema.labels.get(type_.oid), into_database=True):
+                yield find(
+                    self.query,
+                    "parameter",
+                    f"{name}: {describe(self.parameters[name])} that fits {type_.name}",
+                    f"{type_.name} in the SQL",
+                    find_parameter(self.query, name),
+                )
+
+    async def _analyse(self, statement: "PreparedStatement[Any]") -> Scope:
+        """The query's tree, out of a function that holds it for a moment."""
+        types = ", ".join(type_name(type_) for type_ in statement.get_parameters())
+        sql = EXPLAIN.sub("", self.query.sql, count=1) if EXPLAIN.match(self.query.sql) else self.query.sql
+        await self.connection.execute(
+            f"create or replace function pg_temp.proof({types}) returns void begin atomic {sql}; end"
+        )
+        tree = await CatalogQueries.bind(self.connection).get_function_body(name="proof")
+        await self.connection.execute(f"drop function pg_temp.proof({types})")
+        nullable = {
+            str(number)
+            for number, name in enumerate(self.query.parameters, 1)
+            if split_optional(self.parameters[name])[1]
+        }
+        return Scope(parse_tree(tree or ""), self.schema.catalog, nullable)
+
+    def _check_columns(self, statement: "PreparedStatement[Any]", scope: Scope) -> Iterator[Finding]:
+        attributes = statement.get_attributes()
+        fields = declared_columns(self.signature)
+        names = [attribute.name for attribute in attributes]
+        if self.signature.columns is not None and tuple(names) != self.signature.columns:
+            expected = f"{self.signature.row.__name__}({', '.join(self.signature.columns)})"
+            yield find(self.query, "column", expected, ", ".join(names) or "no columns")
+            return
+        if self.signature.row is None or self.query.kind == "execrows":
+            return
+        if len(names) != len(fields):
+            yield find(self.query, "column", "one column", ", ".join(names) or "no columns")
+            return
+        explained = EXPLAIN.match(self.query.sql)
+        for index, (attribute, type_) in enumerate(zip(attributes, fields.values(), strict=True)):
+            bare, optional = split_optional(type_)
+            at = find_column(self.query, attribute.name)
+            label = f"{attribute.name}: {describe(type_)}"
+            if not fits(
+                bare, attribute.type.name, self.schema.labels.get(attribute.type.oid), into_database=False
+            ):
+                yield find(
+                    self.query,
+                    "column",
+                    f"{label} that fits {attribute.type.name}",
+                    f"{attribute.type.name} in the SQL",
+                    at,
+                )
+            if not explained:
+                yield from self._check_nullability(scope, index, attribute.name, optional, label, at)
+
+    def _check_nullability(
+        self, scope: Scope, index: int, name: str, optional: bool, label: str, at: int | None
+    ) -> Iterator[Finding]:
+        nullable = scope.column_may_be_null(index)
+        marked = name in self.query.marks.get("not_null", "").replace(",", " ").split()
+        if marked and not nullable:
+            yield find(self.query, "mark", f"no mark: {name} is never null", "@not_null", at, warning=True)
+        if nullable and not optional and not marked:
+            yield find(self.query, "nullability", label, f"{name} may be null", at)
+        if optional and is_struct(self.signature.row) and (marked or not nullable):
+            yield find(self.query, "nullability", label, f"{name} is never null", at, warning=True)
+
+    def _check_secrets(self, scope: Scope, answered: set[type]) -> Iterator[Finding]:
+        if self.signature.row is None or self.query.kind == "execrows":
+            return
+        if is_struct(self.signature.row) and self.signature.row not in answered:
+            return
+        for index, target in enumerate(scope.targets):
+            for column in sorted(scope.all_origins(index), key=str):
+                if column.secret:
+                    yield find(
+                        self.query,
+                        "secret",
+                        f"{describe(self.signature.row)} without secrets, since a response may hold it",
+                        f"{target['resname']} is made of {column}",
+                        find_column(self.query, column.name),
+                    )
+
+
+def type_name(type_: Any) -> str:
+    """A type as SQL writes it."""
+    name = type_.name.removesuffix("[]")
+    return f'"{type_.schema}"."{name}"' + ("[]" if type_.kind == "array" else "")
+
+
+def declared_parameters(query: Query, signature: Signature) -> dict[str, Any]:
+    """The Python type of each parameter of the SQL, a struct's fields included."""
+    types: dict[str, Any] = {}
+    for name in query.parameters:
+        outer, _, field = name.partition(".")
+        type_ = signature.parameters[outer]
+        types[name] = get_type_hints(type_, include_extras=True)[field] if field else type_
+    return types
+
+
+def declared_columns(signature: Signature) -> dict[str, Any]:
+    """The Python type of each column of a row; a scalar's is called `value`."""
+    if is_struct(signature.row):
+        return get_type_hints(signature.row, include_extras=True)
+    return {"value": signature.row | None if signature.optional else signature.row}
+
+
+PRIVILEGE_OFFSET = 7
+"""What PostgreSQL adds to a column's number in its sets of used columns (access/sysattr.h)."""
+
+
+def find_facts(scope: Scope, keys: set[str]) -> Facts:
+    """Every column that a query reads or writes, as the list of what it needs permission for has them."""
+    columns: dict[str, str] = {}
+    inserts: dict[str, list[str]] = {}
+    for node in walk(scope.query):
+        if node[""] != "RTEPERMISSIONINFO":
+            continue
+        for field in ("selectedCols", "insertedCols", "updatedCols"):
+            for number in node[field]:
+                column = scope.catalog.columns.get((node["relid"], str(int(number) - PRIVILEGE_OFFSET)))
+                if column and column.own:
+                    columns[str(column)] = column.fact
+                    if field == "insertedCols":
+                        inserts.setdefault(column.table_name, []).append(column.name)
+    return Facts(dict(sorted(columns.items())), sorted(keys), inserts)

@@ -1,0 +1,125 @@
+"""Whether a query can give more than one row."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from svc.check.scope import CTE, RELATION, SUBQUERY, Scope, conjuncts, unwrap, walk_own
+from svc.check.tree import Node
+
+INSERT = "3"
+LEFT, RIGHT = "1", "3"
+VALUES, RESULT = "5", "8"
+
+
+def is_single(scope: Scope, used: set[str]) -> bool:
+    """Whether there is at most one row: by a limit, an aggregate, a unique key for every table, or no table.
+
+    The keys that were needed for it go into `used`.
+    """
+    query = scope.query
+    if query["hasTargetSRFs"] == "true":
+        return has_limit_one(query)
+    if query["commandType"] == INSERT:
+        return inserts_one(scope, used)
+    if query["setOperations"]:
+        return has_limit_one(query)
+    aggregate = query["hasAggs"] == "true" and not query["groupClause"] and not query["groupingSets"]
+    return has_limit_one(query) or aggregate or joins_one(scope, used)
+
+
+def has_limit_one(query: Node) -> bool:
+    """`limit 1` or `limit 0`, written out: a constant, perhaps cast."""
+    constants = [
+        node for node in walk_own(query["limitCount"]) if node[""] in ("CONST", "PARAM", "VAR", "OPEXPR")
+    ]
+    if len(constants) != 1 or constants[0].get("constisnull") != "false":
+        return False
+    value = [int(byte) & 255 for byte in constants[0]["constvalue"].strip("[] ").split()]
+    return int.from_bytes(bytes(value), "little") <= 1
+
+
+def inserts_one(scope: Scope, used: set[str]) -> bool:
+    """`values` with one row, or a sub-query of one."""
+    sources = [scope.entry(number) for number in references(scope.query["jointree"])]
+    for entry in sources:
+        if entry["rtekind"] == VALUES and len(entry["values_lists"]) > 1:
+            return False
+        inner = scope.inner(entry)
+        if inner and not is_single(inner, used):
+            return False
+    return all(entry["rtekind"] in (SUBQUERY, VALUES, CTE, RESULT) for entry in sources)
+
+
+def joins_one(scope: Scope, used: set[str]) -> bool:
+    """Whether each table of the join is held to one row by values that are known before it, in some order."""
+    conditions = list(find_conditions(scope.query["jointree"]))
+    waiting, single = references(scope.query["jointree"]), set[str]()
+    while found := {n for n in waiting if entry_is_single(scope, n, conditions, single, used)}:
+        single |= found
+        waiting -= found
+    return not waiting
+
+
+class Condition(NamedTuple):
+    """What holds for every row; in an outer join's `on` only for the entries of the side that it pads."""
+
+    expression: Node
+    entries: set[str]
+
+
+def references(tree: Any) -> set[str]:
+    """The entries that are joined."""
+    return {node["rtindex"] for node in walk_own(tree) if node[""] == "RANGETBLREF"}
+
+
+def find_conditions(tree: Any) -> Iterator[Condition]:
+    """Every part of `where` and `on`, with the entries that it can bound."""
+    for node in walk_own(tree):
+        if node[""] == "FROMEXPR":
+            bounded = references(node["fromlist"])
+        elif node[""] == "JOINEXPR":
+            sides = {"0": ("larg", "rarg"), LEFT: ("rarg",), RIGHT: ("larg",)}.get(node["jointype"], ())
+            bounded = set[str]().union(*(references(node[side]) for side in sides))
+        else:
+            continue
+        for expression in conjuncts(node["quals"]):
+            yield Condition(expression, bounded)
+
+
+def entry_is_single(
+    scope: Scope, number: str, conditions: list[Condition], single: set[str], used: set[str]
+) -> bool:
+    """Whether an entry has at most one row for each row of the entries in `single`."""
+    entry = scope.entry(number)
+    if entry["rtekind"] == RELATION:
+        columns = scope.catalog.columns
+        fixed = {columns[entry["relid"], n].name for n in fixed_columns(scope, number, conditions, single)}
+        key = next(
+            (key for key in scope.catalog.unique.get(entry["relid"], []) if set(key.columns) <= fixed), None
+        )
+        used |= {str(key)} if key else set()
+        return key is not None
+    inner = scope.inner(entry)
+    return entry["rtekind"] == RESULT or (inner is not None and is_single(inner, used))
+
+
+def fixed_columns(scope: Scope, number: str, conditions: list[Condition], single: set[str]) -> Iterator[str]:
+    """The columns of an entry that an equality sets to something known."""
+    for expression, entries in conditions:
+        equality = expression[""] == "OPEXPR" and scope.catalog.operators.get(expression["opno"]) == "="
+        if number not in entries or not equality:
+            continue
+        left, right = map(unwrap, expression["args"])
+        for column, value in ((left, right), (right, left)):
+            ours = column[""] == "VAR" and (column["varno"], column["varlevelsup"]) == (number, "0")
+            if ours and is_known(value, single):
+                yield column["varattno"]
+
+
+def is_known(value: Node, single: set[str]) -> bool:
+    """Whether a value is one for all rows of an entry: of parameters, constants, entries with one row."""
+    nodes = list(walk_own(value))
+    return all(
+        node[""] != "QUERY" and (node[""] != "VAR" or node["varlevelsup"] != "0" or node["varno"] in single)
+        for node in nodes
+    )

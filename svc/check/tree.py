@@ -1,0 +1,63 @@
+"""PostgreSQL's own analysis of a statement, read back as a tree.
+
+A SQL-standard function body (`create function … begin atomic …`, PostgreSQL 14) is stored analysed: every
+column is bound to its table, every join has said which columns it may turn to null (`varnullingrels`,
+PostgreSQL 16), every parameter has its type. It may hold all that a query may be: select, insert, update
+and delete with returning, common table expressions, set operations. So nothing here guesses at SQL.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any, cast
+
+Node = dict[str, Any]
+"""One node: its type under `""`, its fields by name. A value is text, a list, a node, or None for `<>`."""
+
+TOKEN = re.compile(r'[{}()]|\[[^\]]*\]|"(?:\\.|[^"\\])*"|(?:\\.|[^\s(){}\\])+')
+
+
+def parse_tree(text: str) -> Node:
+    """The one query of a function body, as `pg_proc.prosqlbody` prints it."""
+    tokens = iter(TOKEN.findall(text))
+    ((query,),) = read_value(next(tokens), tokens)
+    return query  # type: ignore[no-any-return]
+
+
+def read_value(token: str, tokens: Iterator[str]) -> Any:
+    """A node, a list, or a plain value."""
+    if token == "{":
+        return read_node(tokens)
+    if token == "(":
+        return read_list(tokens)
+    return None if token == "<>" else re.sub(r"\\(.)", r"\1", token.strip('"'))
+
+
+def read_list(tokens: Iterator[str]) -> list[Any]:
+    """The rest of a list. A list of numbers begins with a letter for their kind, which is left out."""
+    values = [read_value(token, tokens) for token in iter(tokens.__next__, ")")]
+    return values[1:] if values and values[0] in ("b", "i", "o") else values
+
+
+def read_node(tokens: Iterator[str]) -> Node:
+    """The rest of a node. Of a value in two parts, as a constant's is, the last counts."""
+    node: Node = {"": next(tokens)}
+    field = ""
+    for token in iter(tokens.__next__, "}"):
+        if token.startswith(":"):
+            field = token[1:]
+            node[field] = None
+        else:
+            node[field] = read_value(token, tokens)
+    return node
+
+
+def walk(value: Any, *, into_queries: bool = True) -> Iterator[Node]:
+    """Every node in a value, outermost first; a query's inside is of another scope and may be left out."""
+    if isinstance(value, dict):
+        node = cast("Node", value)
+        yield node
+        parts = cast("Iterable[Any]", node.values() if into_queries or node.get("") != "QUERY" else ())
+    else:
+        parts = cast("Iterable[Any]", value) if isinstance(value, list) else ()
+    for part in parts:
+        yield from walk(part, into_queries=into_queries)

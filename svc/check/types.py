@@ -1,0 +1,120 @@
+"""Which Python types fit which of PostgreSQL's, in and out."""
+
+import enum
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from uuid import UUID
+
+from msgspec import Meta, Raw, UnsetType
+
+from svc.structs import JsonObject
+
+INTEGERS = {"int2": 2**15, "int4": 2**31, "int8": 2**63}
+
+SCALARS: dict[type, tuple[str, ...]] = {
+    bool: ("bool",),
+    str: ("text", "varchar", "bpchar", "name", "citext"),
+    bytes: ("bytea",),
+    float: ("float4", "float8"),
+    Decimal: ("numeric",),
+    UUID: ("uuid",),
+    date: ("date",),
+    time: ("time",),
+    timedelta: ("interval",),
+}
+"""Python type → the types of PostgreSQL that asyncpg makes of it and it of them, without loss.
+
+asyncpg's manual, "Type conversion"; integers, dates with times, JSON, enums and arrays have their own rules.
+"""
+
+
+def split_optional(type_: Any) -> tuple[Any, bool]:
+    """A type without `| None` and `| UnsetType`, and whether it had one: UNSET is sent as null."""
+    if get_origin(type_) is Annotated and get_origin(get_args(type_)[0]) in (Union, UnionType):
+        type_ = get_args(type_)[0]
+    if get_origin(type_) not in (Union, UnionType):
+        return type_, False
+    parts = [part for part in get_args(type_) if part not in (NoneType, UnsetType)]
+    return (parts[0] if len(parts) == 1 else Union[tuple(parts)]), len(parts) < len(get_args(type_))  # noqa: UP007
+
+
+def describe(type_: Any) -> str:
+    """A type as one would write it."""
+    if isinstance(type_, type) and not get_args(type_):
+        return type_.__name__
+    return str(type_).replace("typing.", "").replace("datetime.", "")
+
+
+def fits(type_: Any, name: str, labels: Sequence[str] | None, *, into_database: bool) -> bool:
+    """Whether a Python type, which is not optional, fits PostgreSQL's type of that name.
+
+    `labels` are an enum's. `into_database` tells a parameter from a column: what goes in must never be too
+    large for its place, what comes out must never be more than the type promises.
+    """
+    bare, metas = split_annotated(type_)
+    if name.startswith("_") or name.endswith("[]"):
+        element = name.removeprefix("_").removesuffix("[]")
+        return get_origin(bare) is list and fits(
+            get_args(bare)[0], element, labels, into_database=into_database
+        )
+    if labels is not None:
+        return enum_fits(bare, labels, into_database)
+    if get_origin(bare) is Literal:
+        return (
+            into_database and all(isinstance(value, str) for value in get_args(bare)) and name in SCALARS[str]
+        )
+    if not isinstance(bare, type):
+        return False
+    if name in ("json", "jsonb"):
+        return json_fits(bare, name, into_database)
+    if issubclass(bare, datetime):
+        naive = any(meta.tz is False for meta in metas)
+        return name == ("timestamp" if naive else "timestamptz")
+    if bare is int:
+        return integer_fits(metas, name, into_database)
+    return any(
+        issubclass(bare, base) and name in names
+        for base, names in SCALARS.items()
+        if base is not date or bare is date
+    )
+
+
+def split_annotated(type_: Any) -> tuple[Any, list[Meta]]:
+    """A type and what msgspec is told of it."""
+    if get_origin(type_) is not Annotated:
+        return type_, []
+    bare, *rest = get_args(type_)
+    inner, metas = split_annotated(bare)
+    return inner, [*metas, *(part for part in rest if isinstance(part, Meta))]
+
+
+def integer_fits(metas: Sequence[Meta], name: str, into_database: bool) -> bool:
+    """An int without bounds stands for int8's range; a narrower parameter needs bounds that fit."""
+    if name not in INTEGERS:
+        return False
+    if not into_database or name == "int8":
+        return True
+    least = max((meta.ge if meta.ge is not None else -(2**63) for meta in metas), default=-(2**63))
+    most = min((meta.le if meta.le is not None else 2**63 for meta in metas), default=2**63)
+    return -INTEGERS[name] <= least and most < INTEGERS[name]
+
+
+def enum_fits(type_: Any, labels: Sequence[str], into_database: bool) -> bool:
+    """Every label that may pass must exist on the other side. Text fits what comes out."""
+    if get_origin(type_) is Literal:
+        values = set(get_args(type_))
+    elif isinstance(type_, type) and issubclass(type_, enum.StrEnum):
+        values = {member.value for member in type_}
+    else:
+        return type_ is str and not into_database
+    return values <= set(labels) if into_database else set(labels) <= values
+
+
+def json_fits(type_: type, name: str, into_database: bool) -> bool:
+    """jsonb goes in as a checked object and comes out unparsed; json comes out as text."""
+    if into_database:
+        return name == "jsonb" and (issubclass(type_, JsonObject) or issubclass(type_, Mapping))
+    return type_ is (Raw if name == "jsonb" else str)
