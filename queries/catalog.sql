@@ -10,6 +10,10 @@ select
     coalesce(col_description(a.attrelid, a.attnum) = 'secret', false) as secret,
     a.attidentity = 'a' or a.attgenerated <> '' as generated,
     a.atthasdef or a.attidentity <> '' as has_default,
+    exists (
+        select from pg_constraint as k
+        where k.contype = 'f' and k.conrelid = a.attrelid and a.attnum = any(k.conkey)
+    ) as foreign_key,
     n.nspname <> 'pg_catalog' as own
 from pg_attribute as a
 join pg_class as c on c.oid = a.attrelid
@@ -40,6 +44,12 @@ where i.indisunique
     and i.indexprs is null
     and n.nspname = any(current_schemas(:system))
 order by c.relname, columns;
+
+-- name: list_constraints :many
+-- The names of our constraints, which the table of errors goes by.
+select conname::text as name
+from pg_constraint
+where connamespace = any(current_schemas(false)::regnamespace[]);
 
 -- name: list_functions :many
 -- The names of PostgreSQL's own functions, and of the functions behind its operators.

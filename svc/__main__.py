@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import os
 import re
 import signal
 import sys
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(arguments)
     # A terminated process must still stop the server that it embeds: `finally` runs for exceptions only.
     signal.signal(signal.SIGTERM, exit_quietly)
-    signal.signal(signal.SIGHUP, exit_quietly)
+    signal.signal(signal.SIGHUP, terminate)
     try:
         command: Callable[[Config, argparse.Namespace], int] = options.command
         config = load()
@@ -64,6 +65,11 @@ def exit_quietly(number: int, frame: FrameType | None) -> NoReturn:
     raise SystemExit(0)
 
 
+def terminate(number: int, frame: FrameType | None) -> None:
+    """A closed terminal, as the signal that uvicorn answers gracefully."""
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 @contextmanager
 def find_database(config: Config, migrated: bool) -> Generator[Config]:
     """The configuration with a database in it: the one it names, or the embedded one, up to date."""
@@ -88,8 +94,8 @@ def make_parser() -> argparse.ArgumentParser:
 
     parser_ = commands.add_parser("serve", help="run the service")
     parser_.add_argument("--host", default="127.0.0.1")
-    parser_.add_argument("--port", type=int, default=8000)
-    parser_.add_argument("--workers", type=int, default=1)
+    parser_.add_argument("--port", type=port, default=8000)
+    parser_.add_argument("--workers", type=positive, default=1)
     parser_.set_defaults(command=run_serve)
 
     parser_ = commands.add_parser("check", help="prove that SQL, signatures, structs and schema agree")
@@ -116,6 +122,13 @@ def make_parser() -> argparse.ArgumentParser:
     parser_.add_argument("id", type=positive)
     parser_.set_defaults(command=run_revoke_key)
     return parser
+
+
+def port(text: str) -> int:
+    """A TCP port; 0 for any that is free."""
+    if re.fullmatch(r"[0-9]{1,5}", text) and int(text) < 65536:
+        return int(text)
+    raise argparse.ArgumentTypeError("expected a port from 0 to 65535")
 
 
 def positive(text: str) -> int:
@@ -190,9 +203,10 @@ def run_create_key(config: Config, options: argparse.Namespace) -> int:
 
 def run_list_keys(config: Config, options: argparse.Namespace) -> int:
     """`svc keys list`"""
+    listed = asyncio.run(with_keys(config, lambda keys: keys.list_api_keys()))
     row = "{:>4}  {:20}  {:25}  {:17}  {:17}  {}".format
     print(row("id", "name", "scopes", "created", "expires", "revoked").rstrip())
-    for key in asyncio.run(with_keys(config, lambda keys: keys.list_api_keys())):
+    for key in listed:
         moments = [
             moment.strftime("%Y-%m-%d %H:%MZ") if moment else "never"
             for moment in (key.created_at, key.expires_at, key.revoked_at)

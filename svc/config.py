@@ -1,6 +1,7 @@
 """The configuration: one frozen struct, read from the environment once, at start."""
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Self
@@ -36,10 +37,14 @@ class DatabaseUrl(str):
         if not separator or scheme.split("+")[0] not in ("postgres", "postgresql"):
             raise ValueError("Expected a URL such as postgresql://user:password@host:5432/database")
         url = cls(f"postgresql://{rest}")
-        try:
-            _ = urlsplit(url).port
-        except ValueError:
-            raise ValueError("The port is not a number from 0 to 65535") from None
+        parts = urlsplit(url)
+        beyond = parts.path + parts.query
+        if parts.fragment or ("@" in beyond and "@" not in parts.netloc):
+            raise ValueError("A password's #, / and ? must be written as %23, %2F and %3F")
+        hosts = parts.netloc.rpartition("@")[2].split(",")
+        ports = [host.rpartition(":")[2] for host in hosts if re.search(r":[^\]]*$", host)]
+        if not all(re.fullmatch("[0-9]{1,5}", port) and int(port) < 65536 for port in ports):
+            raise ValueError("A port is not a number from 0 to 65535")
         return url
 
     def for_driver(self, driver: str) -> str:

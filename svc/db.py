@@ -7,7 +7,7 @@ session state behind: no `set` but `set local`, no session advisory locks, no `l
 """
 
 import asyncio
-from collections import deque
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TypeVar
@@ -21,9 +21,29 @@ from svc.sql import Query, Row, Signature
 
 T = TypeVar("T")
 
+LOST = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+)
+"""Errors after which a connection is of no use, but for its own timeout, which is an OSError as well."""
+
+
+CLOSE_SECONDS = 2.0
+"""How long one connection may take to say goodbye."""
+
+REPROVE_SECONDS = 1.0
+"""How long a query that disagreed with the schema is refused without another look at the schema."""
+
 
 class Connection(asyncpg.Connection):
     """An asyncpg connection that runs queries of the contract: an Executor."""
+
+    generation = 0
 
     def get_reset_query(self) -> str:
         """None: see the top of this file."""
@@ -40,7 +60,8 @@ class Connection(asyncpg.Connection):
     async def change(self, query: Query, arguments: Sequence[object]) -> int:
         """The number of rows that were changed, from the command tag: `UPDATE 1`."""
         status = await self.execute(query.sql, *arguments)
-        return int(status.rpartition(" ")[2])
+        count = status.rpartition(" ")[2]
+        return int(count) if count.isdigit() else 0
 
     async def find_disagreement(self, query: Query, signature: Signature) -> str | None:
         """Prepares a query on the live schema: what is wrong with it, or None."""
@@ -92,16 +113,17 @@ class Database:
 
     Opens no connection until one is needed, so that it can be made while the server is down. The first
     connection proves all `pairs`; a query that disagrees with the live schema is refused from then on,
-    until `check` finds it mended.
+    until it is found mended.
     """
 
     def __init__(self, config: Config, pairs: Sequence[tuple[Query, Signature]] = ()) -> None:
         self.config = config
         self.pairs = pairs
         self._broken: dict[str, str] = {}
-        self._checked = False
+        self._proved = 0.0
         self._idle: list[Connection] = []
-        self._waiting: deque[asyncio.Future[Connection | None]] = deque()
+        self._waiting: dict[asyncio.Future[Connection | None], None] = {}
+        self._generation = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._size = 0
         self._closed = False
@@ -124,16 +146,37 @@ class Database:
         query: Query,
         arguments: Sequence[object],
     ) -> T:
+        try:
+            return await self._run_once(method, query, arguments)
+        except LOST as error:
+            # The server went while the connection lay idle, perhaps: a read may be tried again, once.
+            if not query.reads or isinstance(error, TimeoutError):
+                raise
+            return await self._run_once(method, query, arguments)
+
+    async def _run_once(
+        self,
+        method: Callable[[Connection, Query, Sequence[object]], Awaitable[T]],
+        query: Query,
+        arguments: Sequence[object],
+    ) -> T:
         connection = await self._borrow()
         try:
-            if self._broken and str(query) in self._broken:
-                raise unavailable(SCHEMA_MISMATCH, "schema-mismatch")
+            if self._broken:
+                await self._refuse_broken(connection, query)
             return await method(connection, query, arguments)
-        except asyncpg.ReadOnlySQLTransactionError:
-            self._expire(connection)
+        except Exception as error:
+            self._judge(connection, error)
             raise
         finally:
             self._give_back(connection)
+
+    async def _refuse_broken(self, connection: Connection, query: Query) -> None:
+        """Raises Problem 503 for a query that disagrees with the schema, after another look at it."""
+        if str(query) in self._broken and time.monotonic() - self._proved > REPROVE_SECONDS:
+            await self._prove(connection)
+        if str(query) in self._broken:
+            raise unavailable(SCHEMA_MISMATCH, "schema-mismatch")
 
     @asynccontextmanager
     async def transaction(self) -> AsyncGenerator[Connection]:
@@ -142,6 +185,9 @@ class Database:
         try:
             async with connection.transaction():
                 yield connection
+        except Exception as error:
+            self._judge(connection, error)
+            raise
         finally:
             self._give_back(connection)
 
@@ -158,7 +204,18 @@ class Database:
         """Closes what is idle; what is out is closed as it comes back."""
         self._closed = True
         while self._idle:
-            await self._idle.pop().close(timeout=self.config.connect_timeout)
+            connection = self._idle.pop()
+            try:
+                await connection.close(timeout=CLOSE_SECONDS)
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):  # it is gone, or does not answer
+                connection.terminate()
+
+    def expire(self) -> None:
+        """Has every connection replaced: the idle ones now, the others as they come back."""
+        self._generation += 1
+        while self._idle:
+            self._idle.pop().terminate()
+            self._size -= 1
 
     async def _borrow(self) -> Connection:
         """A live connection: an idle one, a new one, or the next that comes back."""
@@ -175,11 +232,15 @@ class Database:
 
     async def _open(self) -> Connection:
         self._size += 1
+        connection = None
         try:
             connection = await connect(self.config)
-            if not self._checked:
+            connection.generation = self._generation
+            if not self._proved:
                 await self._prove(connection)
         except BaseException:
+            if connection:
+                connection.terminate()
             self._size -= 1
             self._hand_over(None)
             raise
@@ -191,7 +252,7 @@ class Database:
             for query, signature in self.pairs
         }
         self._broken = {name: line for name, line in found.items() if line}
-        self._checked = True
+        self._proved = time.monotonic()
 
     async def _wait(self) -> Connection | None:
         """What the next one gives back; None where a connection was lost, so that a new one may open."""
@@ -200,7 +261,7 @@ class Database:
         if self._loop is None:  # kept: asking for it is a system call in Python 3.11
             self._loop = asyncio.get_running_loop()
         future: asyncio.Future[Connection | None] = self._loop.create_future()
-        self._waiting.append(future)
+        self._waiting[future] = None
         timer = self._loop.call_later(self.config.acquire_timeout, give_up, future)
         try:
             return await future
@@ -210,10 +271,25 @@ class Database:
                 self._hand_over(future.result())
             raise
         finally:
+            self._waiting.pop(future, None)
             timer.cancel()
 
+    def _judge(self, connection: Connection, error: Exception) -> None:
+        """What an error says of the connections.
+
+        One that is lost is seldom the only one. And where the server is not the primary any more, all must
+        go: they would answer reads for ever, and no new one would ask where the primary is now. Those that
+        are out go as they come back.
+        """
+        lost = isinstance(error, LOST) and not isinstance(error, TimeoutError)
+        if lost:
+            connection.terminate()
+        if lost or isinstance(error, asyncpg.ReadOnlySQLTransactionError):
+            self.expire()
+
     def _give_back(self, connection: Connection) -> None:
-        if self._closed:
+        stale = self._closed or connection.generation != self._generation
+        if stale or (not connection.is_closed() and connection.is_in_transaction()):
             connection.terminate()
         if connection.is_closed():
             self._size -= 1
@@ -224,17 +300,10 @@ class Database:
     def _hand_over(self, connection: Connection | None) -> None:
         """To the one that waits longest; with nobody waiting, a connection becomes idle."""
         while self._waiting:
-            future = self._waiting.popleft()
+            future = next(iter(self._waiting))
+            del self._waiting[future]
             if not future.done():
                 future.set_result(connection)
                 return
         if connection:
             self._idle.append(connection)
-
-    def _expire(self, connection: Connection) -> None:
-        """A server that takes no writes is not the primary any more: its connections must go, or they
-        would answer reads for ever and no new one would ask where the primary is now."""
-        connection.terminate()
-        while self._idle:
-            self._idle.pop().terminate()
-            self._size -= 1

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
@@ -53,10 +53,14 @@ class EmbeddedServer:
         with self._locked():
             self._use = (self._folder / "in_use.lock").open("ab")
             fcntl.flock(self._use, fcntl.LOCK_SH)
-            if not self._cluster.exists():
-                self._make_cluster()
-            if not self._is_running():
-                self._start()
+            try:
+                if not self._cluster.exists():
+                    self._make_cluster()
+                if not self._is_running():
+                    self._start()
+            except BaseException:  # a signal may come while it starts
+                self._leave()
+                raise
         return self
 
     def __exit__(
@@ -65,22 +69,24 @@ class EmbeddedServer:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        with self._locked():
+            self._leave()
+
+    def _leave(self) -> None:
+        """Stops the server, unless somebody else still uses it."""
         if self._use is None:
             return
-        with self._locked():
-            try:
-                fcntl.flock(self._use, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:  # somebody else still uses it
-                pass
-            else:
-                self._runner.run("pg_ctl", "stop", "-D", str(self._cluster), "-m", "fast", check=False)
-            self._use.close()
+        with suppress(BlockingIOError):
+            fcntl.flock(self._use, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._runner.run("pg_ctl", "stop", "-D", ".", "-m", "fast", folder=self._cluster, check=False)
+        self._use.close()
 
     @property
     def url(self) -> str:
         """Where it listens, as line 5 of its own postmaster.pid says: the folder of its socket."""
         lines = (self._cluster / "postmaster.pid").read_text().splitlines()
-        return f"postgresql://bareline@/postgres?host={quote(lines[4], safe='/')}"
+        socket = str(self._cluster / lines[4])
+        return f"postgresql://bareline@/postgres?host={quote(socket, safe='/').removesuffix('/.')}"
 
     @contextmanager
     def _locked(self) -> Generator[None]:
@@ -96,30 +102,31 @@ class EmbeddedServer:
         self._runner.own(unfinished)
         options = "--username=bareline --auth=trust --encoding=UTF8 --locale=C"
         options += " --locale-provider=builtin --builtin-locale=C.UTF-8"
-        self._runner.run("initdb", "-D", str(unfinished), *options.split())
+        self._runner.run("initdb", "-D", ".", *options.split(), folder=unfinished)
         unfinished.rename(self._cluster)
 
     def _is_running(self) -> bool:
-        return self._runner.run("pg_ctl", "status", "-D", str(self._cluster), check=False) == 0
+        return self._runner.run("pg_ctl", "status", "-D", ".", folder=self._cluster, check=False) == 0
 
     def _start(self) -> None:
-        socket = self._find_socket_folder()
-        settings = ["listen_addresses=", f"unix_socket_directories={socket}", *self._settings]
-        options = " ".join(f"-c {shlex.quote(setting)}" for setting in settings)
-        log = self._cluster / "server.log"
+        """Starts it from within its folder: a path would go through a shell, and paths may hold anything."""
+        settings = ["listen_addresses=", f"unix_socket_directories={self._find_socket_folder()}"]
+        options = " ".join(f"-c {shlex.quote(setting)}" for setting in (*settings, *self._settings))
         try:
             self._runner.run(
-                "pg_ctl", "start", "-D", str(self._cluster), "-w", "-t", str(START_SECONDS),
-                "-l", str(log), "-o", options,
+                "pg_ctl", "start", "-D", ".", "-w", "-t", str(START_SECONDS), "-l", "server.log",
+                "-o", options, folder=self._cluster,
             )  # fmt: skip
         except EmbeddedError as error:
+            log = self._cluster / "server.log"
             tail = log.read_text(errors="replace").splitlines()[-5:] if log.exists() else []
             raise EmbeddedError("\n".join([str(error), f"The end of {log}:", *tail])) from None
 
     def _find_socket_folder(self) -> Path:
-        """The cluster itself, or, where that path is too long for a socket, a private folder of its own."""
-        if len(os.fsencode(self._cluster)) <= LONGEST_SOCKET:
-            return self._cluster
+        """The cluster itself, or a private folder of its own, where the path is too long for a socket or
+        has a comma, which to clients stands between two hosts."""
+        if len(os.fsencode(self._cluster)) <= LONGEST_SOCKET and "," not in str(self._cluster):
+            return Path()
         name = sha256(os.fsencode(self._cluster)).hexdigest()[:16]
         folder = Path(tempfile.gettempdir()) / f"bareline-{os.getuid()}-{name}"
         self._runner.own(folder)
@@ -155,18 +162,24 @@ class Runner:
     def own(self, folder: Path) -> None:
         """Makes a folder that only the server's user may enter."""
         folder.mkdir(mode=0o700, exist_ok=True)
+        if folder.is_symlink() or folder.stat().st_uid not in (
+            os.geteuid(),
+            self._user and self._user.pw_uid,
+        ):
+            raise EmbeddedError(f"{folder} belongs to somebody else")
+        folder.chmod(0o700)
         if self._user:
             os.chown(folder, self._user.pw_uid, self._user.pw_gid)
 
-    def run(self, program: str, *arguments: str, check: bool = True) -> int:
-        """Runs a program and gives its exit code. Raises EmbeddedError with its output, where checked."""
+    def run(self, program: str, *arguments: str, folder: Path, check: bool = True) -> int:
+        """Runs a program in a folder; its exit code. Raises EmbeddedError where that is checked."""
         user = self._user
         # A file and not a pipe: the server would inherit the pipe and keep it open.
         with tempfile.TemporaryFile() as output:
             result = subprocess.run(
                 [*self._prefix, str(self._programs / program), *arguments],
                 env={name: value for name, value in os.environ.items() if not name.startswith("PG")},
-                cwd="/",
+                cwd=folder,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

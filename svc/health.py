@@ -45,6 +45,7 @@ async def get_ready(
     ]
     if not await health.get_writability():
         failures.append(FieldError("#/database", "takes no writes"))
+        database.expire()  # new connections ask where the primary is now
     if failures:
         raise Problem(503, "Not ready", code="not-ready", errors=tuple(failures))
     return answer(Health("ready"))

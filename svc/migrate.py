@@ -1,5 +1,6 @@
 """Runs the migrations: yoyo, under an advisory lock, with a checksum of every file that was applied."""
 
+import glob
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -41,12 +42,17 @@ async def rollback(config: Config, count: int) -> list[str]:
     """Takes the last `count` migrations back and returns the names. Raises as `migrate` does."""
     async with alone(config) as queries:
         last = select(await list_migrations(queries), "applied", "unknown")[-count:][::-1]
+        files = read_files()
         for name in last:
-            if name not in read_files():
+            if name not in files:
                 raise MigrationError(f"{name}: only the release that brought it can take it back")
-            run_yoyo(config, name, "rollback")
-            if await queries.has_checksums():  # the first migration takes their table with it
-                await queries.delete_checksum(migration_id=name)
+            # Forgotten first: a run that dies in between leaves what the next `migrate` mends.
+            await queries.delete_checksum(migration_id=name)
+            try:
+                run_yoyo(config, name, "rollback")
+            except MigrationError:
+                await queries.create_checksum(migration_id=name, checksum=files[name])
+                raise
         return last
 
 
@@ -58,21 +64,25 @@ def select(migrations: list[Migration], *states: State) -> list[str]:
 
 
 def run_yoyo(config: Config, name: str, direction: Literal["apply", "rollback"]) -> None:
-    """Has yoyo apply or take back one migration, unless it remembers that it has.
+    """Has yoyo apply or take back one migration, unless it remembers that it has. Raises MigrationError.
 
     Its own lock is a row that a killed run leaves behind; under the advisory lock it can only be stale.
     """
     # Imported here: it and psycopg take memory and time that a serving process has no use for.
     yoyo: Any = import_module("yoyo")
+    psycopg: Any = import_module("psycopg")
     url = DatabaseUrl(config.database_url or "").for_driver("psycopg")
-    migrations = yoyo.read_migrations(str(find_folder("migrations")))
-    migrations = migrations.filter(partial(has_id, name))
-    with yoyo.get_backend(url) as backend:
-        backend.break_lock()
-        if direction == "apply":
-            backend.apply_migrations(backend.to_apply(migrations))
-        else:
-            backend.rollback_migrations(backend.to_rollback(migrations))
+    try:
+        migrations = yoyo.read_migrations(glob.escape(str(find_folder("migrations"))))
+        migrations = migrations.filter(partial(has_id, name))
+        with yoyo.get_backend(url) as backend:
+            backend.break_lock()
+            if direction == "apply":
+                backend.apply_migrations(backend.to_apply(migrations))
+            else:
+                backend.rollback_migrations(backend.to_rollback(migrations))
+    except (psycopg.Error, yoyo.exceptions.BadMigration) as error:
+        raise MigrationError(f"{name}: {error}") from None
 
 
 def has_id(name: str, migration: Any) -> bool:
@@ -95,7 +105,7 @@ async def alone(config: Config) -> AsyncGenerator[MigrationQueries]:
 
     A lock of the transaction and not of the session, so that it holds through PgBouncer.
     """
-    database = Database(msgspec.structs.replace(config, query_timeout=LOCK_SECONDS + 10))
+    database = Database(msgspec.structs.replace(config, query_timeout=LOCK_SECONDS + 10, pool_size=2))
     try:
         async with database.transaction() as transaction:
             lock = MigrationQueries.bind(transaction)

@@ -1,10 +1,15 @@
 """`svc serve`: uvicorn with the flags that cost nothing, and what a start says."""
 
 import asyncio
+import multiprocessing
+import os
+import signal
 import socket
+import threading
 from functools import partial
 
 import uvicorn
+from starlette.types import ASGIApp
 from uvicorn.supervisors import Multiprocess
 
 from svc.app import create_app
@@ -72,10 +77,23 @@ Register, read, list, change and delete a user:
 """  # noqa: E501
 
 
+def create_worker(config: Config) -> ASGIApp:
+    """The app of one of several workers, which ends when the process that started it is gone."""
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    return create_app(config)
+
+
+def end_with_parent() -> None:
+    """Waits for the parent to end, however it does, and then ends this process as a signal would."""
+    if parent := multiprocessing.parent_process():
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
 def configure(config: Config, workers: int = 1) -> uvicorn.Config:
     """uvicorn's settings. Its access log and its proxy headers are worth 1.5× on small answers."""
     return uvicorn.Config(
-        partial(create_app, config),
+        partial(create_app if workers == 1 else create_worker, config),
         factory=True,
         workers=workers,
         loop="uvloop",

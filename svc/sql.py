@@ -66,7 +66,8 @@ class Query(Struct, frozen=True):
     """One statement of a .sql file.
 
     `sql` has `$1`, `$2`, … where `source` has `:name`; `parameters` holds the names in that order. `marks`
-    are what the header promises to the check: `-- @hot`, `-- @not_null: column`.
+    are what the header promises to the check: `-- @hot`, `-- @not_null: column`. What only `reads` may be
+    run twice.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Query(Struct, frozen=True):
     source: str
     source_line: int
     marks: dict[str, str]
+    reads: bool
 
     def __str__(self) -> str:
         return f"{self.path.name}:{self.line} {self.name}"
@@ -108,10 +110,12 @@ HEADER = re.compile(r"-- name:(.*)")
 NAMED = re.compile(r" *(\w+) +:(one|many|exec|execrows) *")
 COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
 MARK = re.compile(r"-- @(\w+):? *(.*?) *")
+WRITES = re.compile(r"\b(insert|update|delete|merge|lock|truncate|copy|call|do)\b", re.IGNORECASE)
 TOKEN = re.compile(
     r"""
-      '(?:[^']|'')*'  |  "(?:[^"]|"")*"      # text and quoted names
-    | --[^\n]*        |  /\*.*?\*/           # comments
+      \b[eE]'(?:\\.|''|[^'\\])*'              # text with escapes
+    | '(?:[^']|'')*'  |  "(?:[^"]|"")*"      # text and quoted names
+    | --[^\n]*        |  /\*(?:/\*.*?\*/|.)*?\*/  # comments, one inside another
     | (\$\w*\$).*?\1                         # dollar quotes
     | ::                                     # casts
     | (?P<end>;)
@@ -189,6 +193,7 @@ def parse(header: str | None, lines: list[str], path: Path, line: int) -> Query 
         parameters=tuple(parameters),
         path=path,
         line=line,
+        reads=not WRITES.search(TOKEN.sub(lambda token: token["name"] or "", statement)),
         source=statement,
         source_line=line + 1 + count,
     )
@@ -358,14 +363,16 @@ def make_arrange(query: Query, signature: Signature) -> Callable[[dict[str, obje
     """A function from a call's arguments to the statement's, in order. A field that is UNSET becomes null."""
     names = query.parameters
     paths = [name.partition(".") for name in names]
-    count = len(signature.parameters)
+    wanted = signature.parameters.keys()
 
     def plain(arguments: dict[str, object]) -> Sequence[object]:
-        if len(arguments) != count:
-            raise TypeError(f"{query.name} takes {', '.join(signature.parameters)}")
+        if arguments.keys() != wanted:
+            raise TypeError(f"{query.name} takes {', '.join(wanted)}")
         return [arguments[name] for name in names]
 
     def nested(arguments: dict[str, object]) -> Sequence[object]:
+        if arguments.keys() != wanted:
+            raise TypeError(f"{query.name} takes {', '.join(wanted)}")
         values = (
             getattr(arguments[outer], field) if field else arguments[outer] for outer, _, field in paths
         )

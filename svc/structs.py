@@ -40,14 +40,14 @@ class Email(str):
             raise ValueError(f"Expected an email address of at most {cls.LONGEST} characters")
         if "\r" in value or "\n" in value:
             raise ValueError("Expected an email address on one line")
-        named = cls.WITH_NAME.fullmatch(value)
+        named = cls.WITH_NAME.fullmatch(value) if value.rstrip().endswith(">") else None
         address = named[1] if named else value
         try:
             valid = validate_email(address.strip(), check_deliverability=False)
         except EmailNotValidError as error:
             raise ValueError(f"Not an email address: {error}") from None
-        lower = valid.normalized.lower().replace("ς", "σ")  # both are the lower case of Σ
-        return cls(unicodedata.normalize("NFC", lower))
+        mailbox = valid.local_part.lower().replace("ς", "σ")  # both are the lower case of Σ
+        return cls(unicodedata.normalize("NFC", f"{mailbox}@{valid.domain.lower()}"))
 
 
 class Password(str):

@@ -38,7 +38,7 @@ from svc.web import (
 )
 
 
-class Position(Struct, frozen=True):
+class Position(Struct, frozen=True, forbid_unknown_fields=True):
     """Where a page of a list ends: what its order looks at, of its last user. All null: before the first."""
 
     id: Id | None = None
@@ -269,7 +269,7 @@ def read_cursor(query: ListUsers) -> Position:
         content = signed[8:]
         if query.cursor == seal(query, content) and not query.email:
             return msgspec.msgpack.decode(content, type=Position)
-    except (ValueError, msgspec.DecodeError):  # not ASCII, not base64, not a position
+    except (ValueError, RecursionError, msgspec.DecodeError):  # not ASCII, not base64, no position
         pass
     raise invalid_query({"cursor": "Not a cursor of this list: sort and filters must stay the same"})
 

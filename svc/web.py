@@ -5,6 +5,7 @@ import re
 import sys
 import time
 import traceback
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
@@ -24,6 +25,10 @@ from svc.validation import Failure, Invalid, find_failures, parse_hook, split_me
 S = TypeVar("S", bound=Struct)
 
 JSON_TYPES = ("application/json",)
+MOST_PARAMETERS = 100
+MOST_ERRORS = 100
+"""Bounds of what a query may have and of what a problem lists."""
+
 MERGE_PATCH_TYPES = ("application/merge-patch+json", "application/json")
 
 logger = logging.getLogger("svc")
@@ -65,6 +70,8 @@ class Endpoint:
         self._authorize = authorize
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"].endswith("\n"):  # which the `$` of Starlette's patterns lets pass
+            raise Problem(404, NOTHING_HERE)
         operation = self._operations.get(scope["method"])
         if operation is None:
             allowed = ", ".join(sorted(self._operations))
@@ -76,9 +83,12 @@ class Endpoint:
         await response(scope, receive, send)
 
 
+NOTHING_HERE = "There is nothing at this path"
+
+
 async def not_found(scope: Scope, receive: Receive, send: Send) -> None:
     """The answer for a path that is no route."""
-    raise Problem(404, "There is nothing at this path")
+    raise Problem(404, NOTHING_HERE)
 
 
 class Json(Response):
@@ -170,7 +180,7 @@ def invalid_body(failures: list[Failure]) -> Problem:
     """422 with a JSON pointer (RFC 6901, as a URI fragment) to each field."""
     escaped = [
         ("".join("/" + part.replace("~", "~0").replace("/", "~1") for part in path), detail)
-        for path, detail in failures
+        for path, detail in failures[:MOST_ERRORS]
     ]
     errors = tuple(FieldError(f"#{pointer}", detail) for pointer, detail in escaped)
     return Problem(422, "The body does not fit", code="invalid", errors=errors)
@@ -180,10 +190,16 @@ def read_query(request: Request, type_: type[S]) -> S:
     """The query string as a struct. Raises Problem 422 with every parameter that fails."""
     if not request.scope["query_string"]:  # validating nothing took a tenth of a point read
         return cast("S", no_query(type_))
-    pairs = parse_qsl(request.scope["query_string"].decode("latin-1"), keep_blank_values=True)
-    names = [name for name, _ in pairs]
-    failures = {name: "Given twice" for name in names if names.count(name) > 1}
-    failures |= {name: "Expected a value" for name, value in pairs if value == "null"}  # or it reads as None
+    text = request.scope["query_string"].decode("latin-1")
+    try:
+        pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=MOST_PARAMETERS)
+    except ValueError:
+        raise Problem(400, "The query has far too many parameters", code="malformed") from None
+    counts = Counter(name for name, _ in pairs)
+    failures = {name: "Given twice" for name, count in counts.items() if count > 1}
+    # msgspec reads null, however it is written, as None: the same as no parameter at all.
+    failures |= {name: "Expected a value" for name, value in pairs if value.lower() == "null"}
+    failures |= {name: "Expected UTF-8" for name, value in pairs if "\ufffd" in value}
     try:
         query = validate(type_, dict(pairs), strict=False)
     except Invalid as invalid:

@@ -9,8 +9,9 @@ from typing import Any, get_args, get_type_hints
 import msgspec
 from msgspec import Struct
 
+from svc import errors
 from svc.app import OPERATIONS, QUERIES
-from svc.catalog import PROVEN, Facts, read_proven
+from svc.catalog import PROVEN, CatalogQueries, Facts, read_proven
 from svc.check.findings import Finding, name_file
 from svc.check.laboratory import Experiment, fill
 from svc.check.prove import Proof, read_schema
@@ -19,6 +20,7 @@ from svc.check.source import check_source, is_checkout
 from svc.config import Config, DatabaseUrl
 from svc.db import Connection, connect
 from svc.embedded import EmbeddedServer
+from svc.errors import CONSTRAINTS
 from svc.migrate import migrate
 from svc.schema import read_files
 from svc.sql import Query, QueryError, Signature, is_struct
@@ -64,19 +66,36 @@ async def check(config: Config, against: str | None = None) -> Report:
 
 
 async def prove_all(
-    connection: Connection, pairs: Sequence[Pair], answered: set[type]
+    connection: Connection, pairs: Sequence[Pair], answered: set[type], *, filled: bool = False
 ) -> tuple[list[Finding], dict[str, Facts]]:
-    """Proves each query as it stands, then runs what prepares on filled tables."""
+    """Proves each query as it stands, then runs what prepares, on tables that are filled unless they are."""
     schema = await read_schema(connection)
+    known = await CatalogQueries.bind(connection).list_constraints()
     proofs = [Proof(connection, schema, query, signature) for query, signature in pairs]
-    found = [finding for proof in proofs for finding in await proof.run(answered)]
+    found = [find_lost(name) for name in CONSTRAINTS.keys() - known]
+    found += [finding for proof in proofs for finding in await proof.run(answered)]
     tables = {name.partition(".")[0] for proof in proofs for name in proof.facts.columns}
-    await fill(connection, schema, tables)
+    if not filled:
+        await fill(connection, schema, tables)
     broken = {finding.query for finding in found if finding.kind == "sql"}
     for query, signature in pairs:
         if query.name not in broken:
             found += await Experiment(connection, schema, query, signature).run()
     return found, {proof.query.name: proof.facts for proof in proofs}
+
+
+def find_lost(constraint: str) -> Finding:
+    """A constraint that the table of errors speaks of and the schema does not have."""
+    lines = Path(errors.__file__).read_text(encoding="utf-8").split("\n")
+    line = next(number for number, text in enumerate(lines, 1) if f'"{constraint}"' in text)
+    return Finding(
+        kind="constraint",
+        file=name_file(Path(errors.__file__)),
+        line=line,
+        query="-",
+        expected=f"a constraint {constraint} in the schema",
+        found="none",
+    )
 
 
 def check_written(facts: dict[str, Facts], *, write: bool) -> list[Finding]:

@@ -10,7 +10,7 @@ from svc.sql import TOKEN, Query
 
 Kind = Literal[
     "sql", "parameter", "column", "nullability", "null-parameter", "secret", "cardinality", "plan", "mark",
-    "text", "unused", "signature", "rollout", "proof",
+    "text", "unused", "signature", "constraint", "rollout", "proof",
 ]  # fmt: skip
 
 

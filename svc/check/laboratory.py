@@ -1,6 +1,6 @@
 """What can only be seen by running a query: on tables that are large, with nulls where nulls may come."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
@@ -47,7 +47,7 @@ FILLERS = {
 }
 """A value for row `n` of a column of each type."""
 
-SAMPLES: dict[str, object] = {
+TAKEN: dict[str, object] = {
     "int2": 1,
     "int4": 1,
     "int8": 1,
@@ -58,7 +58,7 @@ SAMPLES: dict[str, object] = {
     "text": "v1",
     "varchar": "v1",
     "name": "v1",
-    "bytea": bytes(8),
+    "bytea": (1).to_bytes(8, "big"),
     "uuid": UUID(int=1),
     "jsonb": JsonObject(),
     "interval": timedelta(1),
@@ -67,7 +67,16 @@ SAMPLES: dict[str, object] = {
     "timestamptz": datetime(2026, 1, 1, tzinfo=UTC),
     "timestamp": datetime(2026, 1, 1),
 }
-"""A value for a parameter of each type."""
+"""A value for a parameter of each type, that a row which was filled in has, where such rows have one."""
+
+FREE = {
+    **TAKEN,
+    **dict.fromkeys(["int2", "int4", "int8"], 30_000),
+    **dict.fromkeys(["text", "varchar"], "free"),
+    "bytea": b"free",
+    "uuid": UUID(int=2),
+}
+"""The same, that no row has: what is taken is not inserted, what is free is not found."""
 
 
 DROP_CHECKS = """
@@ -79,27 +88,33 @@ end $$
 """
 
 
-async def fill(connection: Connection, schema: Schema, used: set[str]) -> None:
-    """Puts ROWS rows into every table that is used, and analyses it. Foreign keys and checks are off."""
+async def fill(connection: Connection, schema: Schema, used: set[str], rows: int = ROWS) -> None:
+    """Puts rows into every table that is used, and analyses it. Where checks refuse them, the checks go."""
     tables: dict[str, list[Column]] = {}
     for column in schema.catalog.columns.values():
         if column.table_name in used and filler(column) and not column.generated:
             tables.setdefault(column.table_name, []).append(column)
-    await connection.execute(DROP_CHECKS)
     await connection.execute("set session_replication_role = replica")
     for table, columns in tables.items():
         names = ", ".join(f'"{column.name}"' for column in columns)
         values = ", ".join(filler(column) or "" for column in columns)
-        await connection.execute(
+        statement = (
             f'insert into "{table}" ({names}) select {values} '  # noqa: S608
-            f"from generate_series(1, {ROWS}) as n on conflict do nothing"
+            f"from generate_series(1, {rows}) as n on conflict do nothing"
         )
+        try:
+            await connection.execute(statement)
+        except asyncpg.CheckViolationError:
+            await connection.execute(DROP_CHECKS)
+            await connection.execute(statement)
     await connection.execute("reset session_replication_role")
     await connection.execute("vacuum analyze")
 
 
 def filler(column: Column) -> str | None:
-    """The value for row `n`, where there is one for the column's type."""
+    """The value for row `n`, where there is one for the column's type; a reference stays null if it can."""
+    if column.foreign_key and not column.not_null:
+        return None
     return FILLERS.get(column.type.partition("(")[0])
 
 
@@ -118,16 +133,19 @@ class Experiment:
         types = statement.get_parameters()
         if EXPLAIN.match(self.query.sql):
             return []
-        found = [*await self._try_nulls([self._sample(type_) for type_ in types])]
+        found: list[Finding] = []
+        for samples in (TAKEN, FREE):
+            found += await self._try_nulls([self._sample(type_, samples) for type_ in types])
+        found = list(dict.fromkeys(found))
         if "hot" in self.query.marks:
             found += await self._check_plan([type_name(type_) for type_ in types])
         return found
 
-    def _sample(self, type_: Any) -> object:
+    def _sample(self, type_: Any, samples: Mapping[str, object]) -> object:
         if type_.kind == "array":
-            return [SAMPLES.get(type_.name.removesuffix("[]"))]
+            return [samples.get(type_.name.removesuffix("[]"))]
         labels = self.schema.labels.get(type_.oid)
-        return labels[0] if labels else SAMPLES.get(type_.name)
+        return labels[0] if labels else samples.get(type_.name)
 
     async def _try_nulls(self, samples: list[object]) -> list[Finding]:
         """Runs it with samples, then with null for each parameter that may be null, then for all of them."""
@@ -160,7 +178,7 @@ class Experiment:
                     break
             else:
                 found += self._check_marks(rows)
-        return list(dict.fromkeys(found))
+        return found
 
     async def _run_and_undo(self, arguments: list[object]) -> list[Any]:
         transaction = self.connection.transaction()

@@ -1,0 +1,304 @@
+"""`svc` as a user runs it: real processes with a clean environment, most of them on the embedded server."""
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+
+from svc.config import DatabaseUrl
+from svc.embedded import EmbeddedServer
+from svc.schema import read_files
+from tests.conftest import CHECKOUT, problem
+
+SVC = [sys.executable, "-m", "svc"]
+CLIS: list["Cli"] = []
+DEAD = "postgresql://nobody:hunter2@127.0.0.1:1/nothing"
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    """Waits for what another process does."""
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+class Served:
+    """A service that was started."""
+
+    def __init__(self, cli: "Cli", process: "subprocess.Popen[str]", text: str) -> None:
+        self.cli = cli
+        self.process = process
+        self.text = text
+        self.url = self.find(r"Listening on (http://\S+)")
+
+    def find(self, pattern: str) -> str:
+        """Something of what it printed."""
+        found = re.search(pattern, self.text)
+        assert found, self.text
+        return found[1]
+
+    @property
+    def key(self) -> str:
+        """The key of a first start."""
+        return self.find(r"export KEY=(\S+)")
+
+    def get(self, path: str, key: str = "") -> httpx.Response:
+        """Asks it something."""
+        return httpx.get(self.url + path, headers={"Authorization": f"Bearer {key}"} if key else {})
+
+    def is_listening(self) -> bool:
+        """Whether its port takes connections."""
+        url = httpx.URL(self.url)
+        with suppress(OSError), socket.create_connection((url.host, url.port or 80), timeout=5):
+            return True
+        return False
+
+    def end(self, number: int) -> int:
+        """Sends a signal and gives the exit code."""
+        self.process.send_signal(number)
+        return self.process.wait(timeout=10)
+
+
+class Cli:
+    """A folder of data and an environment for commands."""
+
+    def __init__(self, folder: Path, data: str = "data", **environ: str) -> None:
+        self.data = folder / data
+        self._output = folder / "output"
+        environ = {"PATH": os.environ["PATH"], "SVC_DATA_DIR": str(self.data), **environ}
+        self._how: dict[str, Any] = {"cwd": CHECKOUT, "env": environ, "text": True}
+        self._started: list[subprocess.Popen[str]] = []
+        CLIS.append(self)
+
+    def start(self, *arguments: str) -> "subprocess.Popen[str]":
+        """Starts a command in a process group of its own."""
+        how = {**self._how, "stderr": subprocess.STDOUT, "start_new_session": True}
+        with self._output.open("w") as output:
+            process = subprocess.Popen([*SVC, *arguments], stdout=output, **how)
+        self._started.append(process)
+        return process
+
+    def run(self, *arguments: str, code: int = 0) -> str:
+        """Runs a command to its end: what it prints, and what it complains of where it should fail."""
+        done = subprocess.run([*SVC, *arguments], capture_output=True, timeout=15, **self._how)
+        assert done.returncode == code, done.stderr
+        assert "Traceback" not in done.stderr
+        return done.stdout + done.stderr if code else done.stdout
+
+    @contextmanager
+    def serve(self, *options: str) -> Iterator[Served]:
+        """The service on a free port, from its first answer on; stopped at the end, unless it was."""
+        process = self.start("serve", "--port", "0", *options)
+        wait_for(lambda: process.poll() is not None or "Listening on " in self._output.read_text())
+        served = Served(self, process, self._output.read_text())
+        wait_for(lambda: served.get("/health/live").status_code == 200)
+        served.text = self._output.read_text()
+        yield served
+        if process.poll() is None:
+            assert served.end(signal.SIGTERM) == 0
+        assert "Traceback" not in self._output.read_text()
+
+    def has_server(self) -> bool:
+        """Whether the embedded server runs."""
+        with suppress(OSError, ValueError):
+            pid, *_ = (self.data / "postgres" / "postmaster.pid").read_text().split()
+            os.kill(int(pid), 0)
+            return True
+        return False
+
+    def clean_up(self) -> None:
+        """Ends what a failed test left."""
+        for process in self._started:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        if self.has_server():
+            with EmbeddedServer(self.data):
+                pass
+
+
+@pytest.fixture(scope="module", autouse=True)
+def clean_up() -> Iterator[None]:
+    """Leaves nothing behind, whatever fails."""
+    yield
+    for cli in CLIS:
+        cli.clean_up()
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Cli:
+    """Commands on an embedded server that is not there yet."""
+    return Cli(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A service on a new embedded server, shared by tests that leave it as it is."""
+    with Cli(tmp_path_factory.mktemp("first")).serve() as served:
+        yield served
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="the commands are for curl")
+def test_a_first_start_prints_a_key_and_commands_to_paste_that_work(first: Served) -> None:
+    assert str(first.cli.data) in first.text
+    commands = "\n".join(line for line in first.text.splitlines() if line.startswith("    "))
+    pasted = subprocess.run(["bash", "-c", commands], text=True, capture_output=True, check=True)
+    assert re.findall(r"HTTP/1\.1 (\d+)", pasted.stdout) == ["201", "200", "200", "200", "204"]
+
+
+def test_keys_are_made_listed_and_revoked_while_the_service_runs(first: Served) -> None:
+    *_, key = first.cli.run("keys", "create", "--name", "ops", "--scopes", "users:read").splitlines()
+    assert first.get("/users", key).status_code == 200
+    problem(httpx.post(f"{first.url}/users", headers={"Authorization": f"Bearer {key}"}, json={}), 403)
+    (row,) = (line for line in first.cli.run("keys", "list").splitlines() if " ops " in line)
+    number, name, scopes, *_ = row.split()
+    assert (name, scopes, key in row) == ("ops", "users:read", False)
+    assert "revoked" in first.cli.run("keys", "revoke", number)
+    wait_for(lambda: first.get("/users", key).status_code == 401)
+    assert number in first.cli.run("keys", "revoke", number, code=1)
+
+
+WRONG = """
+keys create
+keys create --name x --scopes users:own
+keys create --name x --expires soon
+migrate --rollback 0
+migrate --rollback 1 --status
+serve --port 65536
+serve --port -1
+serve --port 0 --workers 0
+"""
+
+
+@pytest.mark.parametrize("line", WRONG.splitlines()[1:])
+def test_a_wrong_command_line_is_explained(tmp_path: Path, line: str) -> None:
+    assert "usage: " in Cli(tmp_path, DATABASE_URL=DEAD).run(*line.split(), code=2)
+
+
+def test_wrong_settings_are_all_named(tmp_path: Path) -> None:
+    cli = Cli(tmp_path, SVC_POOLSIZE="3", SVC_POOL_SIZE="no", OPEN_REGISTRATION="?")
+    complaint = cli.run("serve", code=1)
+    named = {line.split(": ")[1] for line in complaint.splitlines()}
+    assert named == {"OPEN_REGISTRATION", "SVC_POOLSIZE", "SVC_POOL_SIZE"}
+
+
+@pytest.mark.parametrize("arguments", [["keys", "list"], ["migrate"], ["migrate", "--status"]], ids=" ".join)
+def test_a_database_that_cannot_be_reached_is_explained(tmp_path: Path, arguments: list[str]) -> None:
+    complaint = Cli(tmp_path, DATABASE_URL=DEAD).run(*arguments, code=1)
+    assert re.match(r"svc: The database cannot be used: .+", complaint)
+    assert "hunter2" not in complaint
+
+
+def test_a_port_in_use_is_explained(first: Served, tmp_path: Path) -> None:
+    port = first.url.rpartition(":")[2]
+    assert port in Cli(tmp_path, DATABASE_URL=DEAD).run("serve", "--port", port, code=1)
+
+
+def test_serve_starts_while_its_database_is_down(tmp_path: Path) -> None:
+    with Cli(tmp_path, DATABASE_URL=DEAD).serve() as served:
+        assert "hunter2" not in served.text
+        problem(served.get("/health/ready"), 503)
+
+
+def test_serve_never_migrates_a_database_that_is_not_its_own(tmp_path: Path, empty_url: DatabaseUrl) -> None:
+    cli = Cli(tmp_path, DATABASE_URL=empty_url)
+    tables = b"select relname from pg_class where relnamespace = 'public'::regnamespace"
+    with cli.serve() as served, psycopg.connect(empty_url, autocommit=True) as connection:
+        problem(served.get("/health/ready"), 503)
+        pending = cli.run("migrate", "--status", code=1).split()
+        assert pending == [word for name in read_files() for word in ("pending", name)]
+        assert connection.execute(tables).fetchall() == []
+        assert cli.run("migrate").splitlines() == [f"applied {name}" for name in read_files()]
+        assert {line.split()[0] for line in cli.run("migrate", "--status").splitlines()} == {"applied"}
+        assert cli.run("migrate") == "nothing to do\n"
+        wait_for(lambda: served.get("/health/ready").status_code == 200)
+    assert not cli.data.exists()
+
+
+def test_data_outlives_stops_and_kills_and_the_server_ends_with_its_last_user(cli: Cli) -> None:
+    with cli.serve() as served:
+        headers = {"Authorization": f"Bearer {served.key}"}
+        user = {"email": "ada@example.com", "password": "correct horse"}
+        made = httpx.post(f"{served.url}/users", json=user, headers=headers).raise_for_status().json()
+        assert served.end(signal.SIGKILL) == -signal.SIGKILL
+    assert cli.has_server()
+    *_, key = cli.run("keys", "create", "--name", "other").splitlines()
+    assert not cli.has_server()
+    for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 0)):
+        with cli.serve() as served:
+            assert "export KEY" not in served.text
+            assert served.get(f"/users/{made['id']}", key).json() == made
+            assert served.end(number) == code
+        assert not cli.has_server()
+
+
+@pytest.mark.parametrize("numbers", [[signal.SIGHUP], [signal.SIGTERM] * 20], ids=["hang-up", "impatience"])
+def test_no_way_to_end_it_leaves_a_server_behind(cli: Cli, numbers: list[int]) -> None:
+    with cli.serve() as served:
+        served.get("/users", served.key)
+        for number in numbers:
+            served.process.send_signal(number)
+            time.sleep(0.02)
+        served.process.wait(timeout=10)
+    wait_for(lambda: not cli.has_server())
+
+
+def test_several_workers_serve_and_stop_together(cli: Cli) -> None:
+    with cli.serve("--workers", "2") as served:
+        assert {served.get("/users", served.key).status_code for _ in range(20)} == {200}
+    assert not cli.has_server()
+
+
+def test_workers_do_not_outlive_the_service(cli: Cli) -> None:
+    with cli.serve("--workers", "2") as served:
+        served.end(signal.SIGKILL)
+        wait_for(lambda: not served.is_listening())
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_the_server_starts_leaves_no_server_behind(cli: Cli, number: int) -> None:
+    process = cli.start("serve", "--port", "0")
+    wait_for((cli.data / "postgres" / "postmaster.pid").exists)
+    process.send_signal(number)
+    process.wait(timeout=30)
+    wait_for(lambda: not cli.has_server())
+
+
+def test_commands_on_one_new_folder_at_the_same_time_all_succeed(cli: Cli) -> None:
+    processes = [cli.start("keys", "create", "--name", f"key{n}") for n in range(3)]
+    assert [process.wait(timeout=30) for process in processes] == [0, 0, 0]
+    assert not cli.has_server()
+    assert sorted(re.findall(r"key\d", cli.run("keys", "list"))) == ["key0", "key1", "key2"]
+
+
+@pytest.mark.parametrize("name", ["""a b's "c" $HOME `d` %41""", "a,b"], ids=["odd", "comma"])
+def test_a_folder_of_data_may_have_any_name(tmp_path: Path, name: str) -> None:
+    cli = Cli(tmp_path, name)
+    assert cli.run("keys", "create", "--name", "x")
+    assert " x " in cli.run("keys", "list")
+    assert not cli.has_server()
+
+
+def test_a_long_path_moves_the_socket_to_a_folder_that_nobody_else_can_enter(tmp_path: Path) -> None:
+    cli = Cli(tmp_path, "x" * 150, TMPDIR=str(tmp_path))
+    for _ in range(2):
+        with cli.serve() as served:
+            assert served.get("/health/ready").status_code == 200
+            folder = Path((cli.data / "postgres" / "postmaster.pid").read_text().splitlines()[4])
+            assert folder.stat().st_mode & 0o077 == 0
+        folder.mkdir(exist_ok=True)
+        folder.chmod(0o777)  # as somebody else could have made it beforehand
+    assert not cli.has_server()
