@@ -65,7 +65,7 @@ where oprnamespace = 'pg_catalog'::regnamespace;
 
 -- name: list_enum_labels :many
 -- The labels of every enum, in their order.
-select enumtypid::bigint as number, array_agg(enumlabel::text order by enumsortorder) as labels
+select enumtypid::bigint as number, enumtypid::regtype::text as name, array_agg(enumlabel::text order by enumsortorder) as labels
 from pg_enum
 group by enumtypid;
 

@@ -61,6 +61,7 @@ class EnumLabels(Struct, frozen=True):
     """An enum's labels, in order."""
 
     number: int
+    name: str
     labels: list[str]
 
 

@@ -188,7 +188,7 @@ def parse(header: str | None, lines: list[str], path: Path, line: int) -> Query 
         name=named[1],
         kind=cast("Kind", named[2]),
         doc=" ".join(text.removeprefix("--").strip() for text, mark in comments if not mark),
-        marks={mark[1]: mark[2] for _, mark in comments if mark},
+        marks=read_marks([mark for _, mark in comments if mark]),
         sql=TOKEN.sub(number, statement),
         parameters=tuple(parameters),
         path=path,
@@ -197,6 +197,14 @@ def parse(header: str | None, lines: list[str], path: Path, line: int) -> Query 
         source=statement,
         source_line=line + 1 + count,
     )
+
+
+def read_marks(marks: list[re.Match[str]]) -> dict[str, str]:
+    """Each mark with what it says, all of its lines together."""
+    found: dict[str, str] = {}
+    for mark in marks:
+        found[mark[1]] = f"{found[mark[1]]}, {mark[2]}" if mark[1] in found else mark[2]
+    return found
 
 
 def split_statement(text: str) -> tuple[str, str]:

@@ -1,6 +1,7 @@
 """What can only be seen by running a query: on tables that are large, with nulls where nulls may come."""
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
@@ -9,7 +10,7 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
-from svc.catalog import Column
+from svc.catalog import CatalogQueries, Column
 from svc.check.findings import Finding, find, find_parameter
 from svc.check.prove import EXPLAIN, Schema, declared_parameters, type_name
 from svc.check.tree import walk
@@ -31,53 +32,46 @@ FILLERS = {
     "numeric": "n",
     "real": "n",
     "double precision": "n",
-    "boolean": "n % 2 = 0",
+    "boolean": "n % 2 = 1",
     "text": "'v' || n",
-    "character varying": "n::text",
+    "character varying": "'v' || n",
+    "character": "'v' || n",
     "bytea": "int8send(n)",
-    "uuid": "gen_random_uuid()",
+    "uuid": "lpad(to_hex(n), 32, '0')::uuid",
     "jsonb": "'{}'",
     "json": "'{}'",
     "text[]": "array['v' || n]",
     "bigint[]": "array[n]",
     "interval": "n * interval '1 second'",
-    "date": "current_date - (n % 3000)::int",
-    "timestamp with time zone": "now() - n * interval '1 minute'",
-    "timestamp without time zone": "localtimestamp - n * interval '1 minute'",
+    "date": "date '2026-01-01' - n::int % 3000",
+    "timestamp with time zone": "timestamptz '2026-01-01Z' - n * interval '1 minute'",
+    "timestamp without time zone": "timestamp '2026-01-01' - n * interval '1 minute'",
 }
-"""A value for row `n` of a column of each type."""
+"""A value for row `n` of a column of each type. Where a column may be null, it is in every second row."""
 
-TAKEN: dict[str, object] = {
-    "int2": 1,
-    "int4": 1,
-    "int8": 1,
-    "numeric": Decimal(1),
-    "float4": 1.0,
-    "float8": 1.0,
-    "bool": True,
-    "text": "v1",
-    "varchar": "v1",
-    "name": "v1",
-    "bytea": (1).to_bytes(8, "big"),
-    "uuid": UUID(int=1),
-    "jsonb": JsonObject(),
-    "interval": timedelta(1),
-    "date": date(2026, 1, 1),
-    "time": time(12),
-    "timestamptz": datetime(2026, 1, 1, tzinfo=UTC),
-    "timestamp": datetime(2026, 1, 1),
-}
-"""A value for a parameter of each type, that a row which was filled in has, where such rows have one."""
 
-FREE = {
-    **TAKEN,
-    **dict.fromkeys(["int2", "int4", "int8"], 30_000),
-    **dict.fromkeys(["text", "varchar"], "free"),
-    "bytea": b"free",
-    "uuid": UUID(int=2),
-}
-"""The same, that no row has: what is taken is not inserted, what is free is not found."""
+def sample(n: int, text: str) -> dict[str, object]:
+    """A value for a parameter of each type, as row `n` has it."""
+    moment = datetime(2026, 1, 1, tzinfo=UTC) - timedelta(minutes=n)
+    return {
+        **dict.fromkeys(["int2", "int4", "int8"], n),
+        "numeric": Decimal(n),
+        **dict.fromkeys(["float4", "float8"], float(n)),
+        "bool": n % 2 == 1,
+        **dict.fromkeys(["text", "varchar", "bpchar", "name"], text),
+        "bytea": n.to_bytes(8, "big"),
+        "uuid": UUID(int=n),
+        "jsonb": JsonObject(),
+        "interval": timedelta(seconds=n),
+        "date": date(2026, 1, 1) - timedelta(days=n),
+        "time": time(12),
+        "timestamptz": moment,
+        "timestamp": moment.replace(tzinfo=None),
+    }
 
+
+SAMPLES = [sample(1, "v1"), sample(2, "v2"), sample(2900, "!")]
+"""A row without nulls, a row with nulls, and a text that is in no row: what is taken cannot be inserted."""
 
 DROP_CHECKS = """
 do $$ declare found record; begin
@@ -90,14 +84,15 @@ end $$
 
 async def fill(connection: Connection, schema: Schema, used: set[str], rows: int = ROWS) -> None:
     """Puts rows into every table that is used, and analyses it. Where checks refuse them, the checks go."""
+    labels = {enum.name: enum.labels for enum in await CatalogQueries.bind(connection).list_enum_labels()}
     tables: dict[str, list[Column]] = {}
     for column in schema.catalog.columns.values():
-        if column.table_name in used and filler(column) and not column.generated:
+        if column.table_name in used and filler(column, labels) and not column.generated:
             tables.setdefault(column.table_name, []).append(column)
     await connection.execute("set session_replication_role = replica")
     for table, columns in tables.items():
         names = ", ".join(f'"{column.name}"' for column in columns)
-        values = ", ".join(filler(column) or "" for column in columns)
+        values = ", ".join(filler(column, labels) or "" for column in columns)
         statement = (
             f'insert into "{table}" ({names}) select {values} '  # noqa: S608
             f"from generate_series(1, {rows}) as n on conflict do nothing"
@@ -111,11 +106,17 @@ async def fill(connection: Connection, schema: Schema, used: set[str], rows: int
     await connection.execute("vacuum analyze")
 
 
-def filler(column: Column) -> str | None:
+def filler(column: Column, labels: Mapping[str, Sequence[str]]) -> str | None:
     """The value for row `n`, where there is one for the column's type; a reference stays null if it can."""
     if column.foreign_key and not column.not_null:
         return None
-    return FILLERS.get(column.type.partition("(")[0])
+    value = FILLERS.get(column.type.partition("(")[0])
+    if column.type in labels:
+        listed = ", ".join(f"'{label}'" for label in labels[column.type])
+        value = f"(array[{listed}]::{column.type}[])[(n - 1) % {len(labels[column.type])} + 1]"
+    elif length := re.fullmatch(r"character(?: varying)?\((\d+)\)", column.type):
+        value = f"left('v' || n, {length[1]})"
+    return value if column.not_null or value is None else f"case when n % 2 = 1 then {value} end"
 
 
 class Experiment:
@@ -134,7 +135,7 @@ class Experiment:
         if EXPLAIN.match(self.query.sql):
             return []
         found: list[Finding] = []
-        for samples in (TAKEN, FREE):
+        for samples in SAMPLES:
             found += await self._try_nulls([self._sample(type_, samples) for type_ in types])
         found = list(dict.fromkeys(found))
         if "hot" in self.query.marks:
@@ -154,6 +155,8 @@ class Experiment:
         ]
         found: list[Finding] = []
         for nulls in ([], *([number] for number in optional), optional):
+            if len(nulls) > 1 and found:  # one of them alone has shown it
+                break
             arguments = [None if number in nulls else sample for number, sample in enumerate(samples)]
             try:
                 rows = await self._run_and_undo(arguments)
@@ -195,7 +198,7 @@ class Experiment:
 
     def _check_marks(self, rows: list[Any]) -> Iterator[Finding]:
         for name in self.query.marks.get("not_null", "").replace(",", " ").split():
-            if any(row[name] is None for row in rows):
+            if any(name in row.keys() and row[name] is None for row in rows):  # noqa: SIM118
                 yield find(self.query, "mark", f"{name} is never null, as @not_null says", f"{name} was null")
 
     async def _check_plan(self, types: list[str]) -> list[Finding]:

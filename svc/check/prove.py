@@ -61,7 +61,7 @@ class Proof:
             statement = await self.connection.prepare(self.query.sql)
         except asyncpg.PostgresError as error:
             return [self._explain(error)]
-        found = [*self._check_parameters(statement)]
+        found = [*self._check_marks(statement), *self._check_parameters(statement)]
         scope = await self._analyse(statement)
         found += self._check_columns(statement, scope)
         found += self._check_secrets(scope, answered)
@@ -83,6 +83,15 @@ class Proof:
         position = getattr(error, "position", None)
         at = find_position(self.query, int(position)) if position else None
         return find(self.query, "sql", "a statement that prepares", f"{error.sqlstate} {error.args[0]}", at)
+
+    def _check_marks(self, statement: "PreparedStatement[Any]") -> Iterator[Finding]:
+        for mark, said in self.query.marks.items():
+            names = [attribute.name for attribute in statement.get_attributes()]
+            named = said.replace(",", " ").split()
+            if mark not in ("hot", "not_null"):
+                yield find(self.query, "mark", "@hot or @not_null", f"@{mark}")
+            elif mark == "not_null" and (not named or not set(named) <= set(names)):
+                yield find(self.query, "mark", f"columns out of {', '.join(names)}", said or "none")
 
     def _check_parameters(self, statement: "PreparedStatement[Any]") -> Iterator[Finding]:
         for name, type_ in zip(self.query.parameters, statement.get_parameters(), strict=True):
