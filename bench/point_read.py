@@ -86,7 +86,8 @@ def measure(port: int, process: psutil.Process, script: Path, seconds: int) -> t
     rate, count = (
         re.search(pattern, output) for pattern in (r"Requests/sec:\s+([\d.]+)", r"(\d+) requests in")
     )
-    assert rate and count
+    assert rate
+    assert count
     return float(rate[1]), used / int(count[1]) * 1e6
 
 
@@ -104,7 +105,8 @@ def main() -> None:
         script = folder / "read.lua"
         script.write_text(LUA.format(rows=options.rows, token=token))
         service = stack.enter_context(run(8201, "svc", "serve", "--port", "8201", DATABASE_URL=url))
-        flags = "--port 8202 --loop uvloop --http httptools --log-level warning --no-access-log --no-proxy-headers"
+        flags = "--port 8202 --loop uvloop --http httptools --log-level warning"
+        flags += " --no-access-log --no-proxy-headers"
         environment = {
             "PEER_DATABASE_URL": url.for_driver("asyncpg"),
             "PEER_KEY_HASH": hashlib.sha256(token.encode()).hexdigest(),

@@ -65,9 +65,10 @@ where oprnamespace = 'pg_catalog'::regnamespace;
 
 -- name: list_enum_labels :many
 -- The labels of every enum, in their order.
-select enumtypid::bigint as number, enumtypid::regtype::text as name, array_agg(enumlabel::text order by enumsortorder) as labels
-from pg_enum
-group by enumtypid;
+select t.typname::text as name, array_agg(e.enumlabel::text order by e.enumsortorder) as labels
+from pg_enum as e
+join pg_type as t on t.oid = e.enumtypid
+group by t.typname;
 
 -- name: get_function_body :one
 -- The analysed tree of a function that the check has just made.

@@ -60,7 +60,6 @@ class Named(Struct, frozen=True):
 class EnumLabels(Struct, frozen=True):
     """An enum's labels, in order."""
 
-    number: int
     name: str
     labels: list[str]
 

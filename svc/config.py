@@ -38,8 +38,8 @@ class DatabaseUrl(str):
             raise ValueError("Expected a URL such as postgresql://user:password@host:5432/database")
         url = cls(f"postgresql://{rest}")
         parts = urlsplit(url)
-        beyond = parts.path + parts.query
-        if parts.fragment or ("@" in beyond and "@" not in parts.netloc):
+        options = parts.query.split("&") if parts.query else []
+        if parts.fragment or "@" in parts.path or not all("=" in option for option in options):
             raise ValueError("A password's #, / and ? must be written as %23, %2F and %3F")
         hosts = parts.netloc.rpartition("@")[2].split(",")
         ports = [host.rpartition(":")[2] for host in hosts if re.search(r":[^\]]*$", host)]

@@ -19,6 +19,7 @@ are proven before the first request, so nothing is looked up per row.
 import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from functools import cache
+from operator import itemgetter
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import (
@@ -339,8 +340,10 @@ def make_call(executor: Executor, query: Query, signature: Signature) -> Callabl
     arrange = make_arrange(query, signature)
     make: Callable[..., object] = signature.row if is_struct(signature.row) else itself
 
+    fetch_one, fetch_all = executor.fetch_one, executor.fetch_all
+
     async def one(**arguments: object) -> object:
-        row = await executor.fetch_one(query, arrange(arguments))
+        row = await fetch_one(query, arrange(arguments))
         if row is None:
             if signature.optional:
                 return None
@@ -348,7 +351,7 @@ def make_call(executor: Executor, query: Query, signature: Signature) -> Callabl
         return make(*row)
 
     async def many(**arguments: object) -> object:
-        return [make(*row) for row in await executor.fetch_all(query, arrange(arguments))]
+        return [make(*row) for row in await fetch_all(query, arrange(arguments))]
 
     async def exec_(**arguments: object) -> object:
         await executor.change(query, arrange(arguments))
@@ -369,21 +372,37 @@ def itself(value: object) -> object:
 
 def make_arrange(query: Query, signature: Signature) -> Callable[[dict[str, object]], Sequence[object]]:
     """A function from a call's arguments to the statement's, in order. A field that is UNSET becomes null."""
-    names = query.parameters
-    paths = [name.partition(".") for name in names]
+    paths = [name.partition(".") for name in query.parameters]
     wanted = signature.parameters.keys()
+    count = len(wanted)
+    nested = any(field for _, _, field in paths)
+    arrange = nested_getter(paths) if nested else flat_getter(query.parameters)
 
-    def plain(arguments: dict[str, object]) -> Sequence[object]:
-        if arguments.keys() != wanted:
-            raise TypeError(f"{query.name} takes {', '.join(wanted)}")
-        return [arguments[name] for name in names]
+    def checked(arguments: dict[str, object]) -> Sequence[object]:
+        if len(arguments) == count:
+            try:
+                return arrange(arguments)
+            except KeyError:
+                pass
+        raise TypeError(f"{query.name} takes {', '.join(wanted)}")
 
-    def nested(arguments: dict[str, object]) -> Sequence[object]:
-        if arguments.keys() != wanted:
-            raise TypeError(f"{query.name} takes {', '.join(wanted)}")
+    return checked
+
+
+def flat_getter(names: tuple[str, ...]) -> Callable[[dict[str, object]], Sequence[object]]:
+    """Values by name. `itemgetter` of several names gives a tuple that is made in C."""
+    if len(names) > 1:
+        return itemgetter(*names)
+    return lambda arguments: [arguments[name] for name in names]
+
+
+def nested_getter(paths: list[tuple[str, str, str]]) -> Callable[[dict[str, object]], Sequence[object]]:
+    """Values by name, and fields of values."""
+
+    def get(arguments: dict[str, object]) -> Sequence[object]:
         values = (
             getattr(arguments[outer], field) if field else arguments[outer] for outer, _, field in paths
         )
         return [None if value is UNSET else value for value in values]
 
-    return nested if any(field for _, _, field in paths) else plain
+    return get

@@ -24,7 +24,7 @@ class Schema(Struct, frozen=True):
     """A live schema as it was when it was read."""
 
     catalog: Catalog
-    labels: Mapping[int, list[str]]
+    labels: Mapping[str, list[str]]
 
 
 async def read_schema(connection: Connection) -> Schema:
@@ -40,7 +40,7 @@ async def read_schema(connection: Connection) -> Schema:
             {str(function.number): function.name for function in await queries.list_functions()},
             {str(operator.number): operator.name for operator in await queries.list_operators()},
         ),
-        {enum.number: enum.labels for enum in await queries.list_enum_labels()},
+        {enum.name: enum.labels for enum in await queries.list_enum_labels()},
     )
 
 
@@ -96,7 +96,7 @@ class Proof:
     def _check_parameters(self, statement: "PreparedStatement[Any]") -> Iterator[Finding]:
         for name, type_ in zip(self.query.parameters, statement.get_parameters(), strict=True):
             bare, _ = split_optional(self.parameters[name])
-            if not fits(bare, type_.name, self.schema.labels.get(type_.oid), into_database=True):
+            if not fits(bare, type_.name, self._labels(type_), into_database=True):
                 yield find(
                     self.query,
                     "parameter",
@@ -104,6 +104,9 @@ class Proof:
                     f"{type_.name} in the SQL",
                     find_parameter(self.query, name),
                 )
+
+    def _labels(self, type_: Any) -> list[str] | None:
+        return self.schema.labels.get(type_.name.removesuffix("[]"))
 
     async def _analyse(self, statement: "PreparedStatement[Any]") -> Scope:
         """The query's tree, out of a function that holds it for a moment."""
@@ -139,9 +142,7 @@ class Proof:
             bare, optional = split_optional(type_)
             at = find_column(self.query, attribute.name)
             label = f"{attribute.name}: {describe(type_)}"
-            if not fits(
-                bare, attribute.type.name, self.schema.labels.get(attribute.type.oid), into_database=False
-            ):
+            if not fits(bare, attribute.type.name, self._labels(attribute.type), into_database=False):
                 yield find(
                     self.query,
                     "column",

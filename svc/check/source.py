@@ -109,7 +109,7 @@ def check_sending(node: ast.AST, call: ast.Call | None, name: str) -> str | None
         return None
     if call is None and node.attr == "cursor":  # a field of a list's query
         return None
-    if name == "db.py" and call and call.args and ast.unparse(call.args[0]) == "query.sql":
+    if name == "db.py" and call and call.args and ast.unparse(call.args[0]) in ("query.sql", "*arguments"):
         return None
     return "nothing is sent but the text of a Query, in svc/db.py"
 
