@@ -42,6 +42,7 @@ where i.indisunique
     and i.indisvalid
     and i.indpred is null
     and i.indexprs is null
+    and (c.relkind = 'p' or not exists (select from pg_inherits as h where h.inhparent = i.indrelid))
     and n.nspname = any(current_schemas(:system))
 order by c.relname, columns;
 

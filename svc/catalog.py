@@ -98,7 +98,10 @@ def read_proven() -> Proven:
     """What `svc check` proved last; nothing where it never ran."""
     if not PROVEN.exists():
         return {}
-    return msgspec.json.decode(PROVEN.read_bytes(), type=dict[str, Facts])
+    try:
+        return msgspec.json.decode(PROVEN.read_bytes(), type=dict[str, Facts])
+    except msgspec.DecodeError:  # of another release's form, or a merge that went wrong
+        return {}
 
 
 async def find_drift(queries: CatalogQueries) -> list[str]:

@@ -235,7 +235,7 @@ class Database:
         try:
             async with connection.transaction():
                 yield connection
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, TimeoutError):
             connection.terminate()  # its `begin` may be on the way: nobody may write behind it
             raise
         except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:  # an OSError may be the caller's own

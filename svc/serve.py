@@ -15,6 +15,7 @@ from uvicorn.supervisors import Multiprocess
 from svc.app import create_app
 from svc.config import Config
 from svc.db import Database
+from svc.onewrite import GatheringProtocol
 from svc.security import SCOPES, ApiKeyQueries, create_key
 
 GRACE_SECONDS = 10
@@ -97,7 +98,7 @@ def configure(config: Config, workers: int = 1) -> uvicorn.Config:
         factory=True,
         workers=workers,
         loop="uvloop",
-        http="httptools",
+        http=GatheringProtocol,
         ws="none",
         lifespan="on",
         log_config=None,

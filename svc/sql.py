@@ -269,25 +269,37 @@ class Queries(Protocol):
     @classmethod
     def pairs(cls) -> list[tuple[Query, Signature]]:
         """Each query with its signature. Raises QueryError with all that is missing or differs on a side."""
-        methods = {n: m for n, m in vars(cls).items() if callable(m) and not n.startswith("_")}
-        queries = load(cls._file)
-        wrong = [
-            Mismatch(query.path, query.line, query.name, f"a signature in {cls.__name__}", "none")
-            for query in queries.values()
-            if query.name not in methods
-        ]
-        pairs: list[tuple[Query, Signature]] = []
-        for name, method in methods.items():
-            if query := queries.get(name):
-                signature = read_signature(name, method)
-                pairs.append((query, signature))
-                wrong += compare(query, signature)
-            else:
-                path, line = Path(method.__code__.co_filename), method.__code__.co_firstlineno
-                wrong.append(Mismatch(path, line, name, f"a query in {cls._file}", "none"))
+        pairs, wrong = cls.read()
         if wrong:
             raise QueryError(wrong)
         return pairs
+
+    @classmethod
+    def read(cls) -> tuple[list[tuple[Query, Signature]], list[Mismatch]]:
+        """Each query that fits its signature, and what does not fit."""
+        methods = {n: m for n, m in vars(cls).items() if callable(m) and not n.startswith("_")}
+        wrong: list[Mismatch] = []
+        try:
+            queries = load(cls._file)
+        except QueryError as error:
+            return [], list(error.mismatches)
+        except FileNotFoundError:
+            queries = {}
+        for query in queries.values():
+            if query.name not in methods:
+                expected = f"a signature in {cls.__name__}"
+                wrong.append(Mismatch(query.path, query.line, query.name, expected, "none"))
+        pairs: list[tuple[Query, Signature]] = []
+        for name, method in methods.items():
+            if fitting := queries.get(name):
+                signature = read_signature(name, method)
+                mismatches = [*compare(fitting, signature)]
+                pairs += [] if mismatches else [(fitting, signature)]
+                wrong += mismatches
+            else:
+                path, line = Path(method.__code__.co_filename), method.__code__.co_firstlineno
+                wrong.append(Mismatch(path, line, name, f"a query in {cls._file}", "none"))
+        return pairs, wrong
 
 
 RESULTS: dict[Kind, str] = {

@@ -30,6 +30,11 @@ TEMPLATE = f"bareline_test_{os.getpid()}"
 NUMBERS = itertools.count(1)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """What takes minutes is only sampled, unless it is asked for."""
+    parser.addoption("--full", action="store_true", help="try every change in tests/drift.py")
+
+
 def at(url: str, database: str) -> DatabaseUrl:
     """The URL of another database on the same server."""
     return DatabaseUrl(urlunsplit(urlsplit(url)._replace(path=f"/{database}")))

@@ -36,8 +36,6 @@ def wait_for(condition: Callable[[], object]) -> None:
 
 
 class Served:
-    """A service that was started."""
-
     def __init__(self, cli: "Cli", process: "subprocess.Popen[str]", text: str) -> None:
         self.cli = cli
         self.process = process
@@ -57,7 +55,8 @@ class Served:
 
     def get(self, path: str, key: str = "") -> httpx.Response:
         """Asks it something."""
-        return httpx.get(self.url + path, headers={"Authorization": f"Bearer {key}"} if key else {})
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        return httpx.get(self.url + path, headers=headers, timeout=20)
 
     def is_listening(self) -> bool:
         """Whether its port takes connections."""
@@ -80,7 +79,7 @@ class Cli:
         self._output = folder / "output"
         environ = {"PATH": os.environ["PATH"], "SVC_DATA_DIR": str(self.data), **environ}
         self._how: dict[str, Any] = {"cwd": CHECKOUT, "env": environ, "text": True}
-        self._started: list[subprocess.Popen[str]] = []
+        self.started: list[subprocess.Popen[str]] = []
         CLIS.append(self)
 
     def start(self, *arguments: str) -> "subprocess.Popen[str]":
@@ -88,7 +87,7 @@ class Cli:
         how = {**self._how, "stderr": subprocess.STDOUT, "start_new_session": True}
         with self._output.open("w") as output:
             process = subprocess.Popen([*SVC, *arguments], stdout=output, **how)
-        self._started.append(process)
+        self.started.append(process)
         return process
 
     def run(self, *arguments: str, code: int = 0) -> str:
@@ -119,23 +118,19 @@ class Cli:
             return True
         return False
 
-    def clean_up(self) -> None:
-        """Ends what a failed test left."""
-        for process in self._started:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        if self.has_server():
-            with EmbeddedServer(self.data):
-                pass
-
 
 @pytest.fixture(scope="module", autouse=True)
 def clean_up() -> Iterator[None]:
     """Leaves nothing behind, whatever fails."""
     yield
     for cli in CLIS:
-        cli.clean_up()
+        for process in cli.started:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        if cli.has_server():
+            with EmbeddedServer(cli.data):
+                pass
 
 
 @pytest.fixture
@@ -178,7 +173,6 @@ keys create --name x --expires soon
 migrate --rollback 0
 migrate --rollback 1 --status
 serve --port 65536
-serve --port -1
 serve --port 0 --workers 0
 """
 

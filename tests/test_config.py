@@ -120,6 +120,7 @@ def test_an_empty_value_counts_as_not_set(variable: str) -> None:
         ("postgresql+psycopg:///d?host=/run/postgresql", "postgresql:///d?host=/run/postgresql"),
         ("postgresql://u:p%40%2F%23@h/d?sslmode=require", "postgresql://u:p%40%2F%23@h/d?sslmode=require"),
         ("postgresql://u@[::1]:5433/d", "postgresql://u@[::1]:5433/d"),
+        ("postgresql://h/d?user=u@tenant&password=p@ss", "postgresql://h/d?user=u@tenant&password=p@ss"),
     ],
 )
 def test_a_database_url_loses_its_driver_and_nothing_else(given: str, plain: str) -> None:

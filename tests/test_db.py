@@ -19,7 +19,6 @@ from svc.config import Config, find_folder
 from svc.db import Connection, Database
 from svc.errors import Problem, find_problem
 from svc.sql import Query, load
-from svc.users import UserQueries
 from tests.conftest import with_settings
 
 Sql = Callable[..., list[tuple[Any, ...]]]
@@ -111,9 +110,7 @@ async def refuse(query: Awaitable[object]) -> str | None:
 
 
 @on_a_loop
-async def test_connections_open_when_needed_and_never_more_than_the_pool_has(
-    config: Config, sql: Sql
-) -> None:
+async def test_connections_open_when_needed_and_no_more_than_that(config: Config, sql: Sql) -> None:
     async with opened(config, pool_size=3) as database:
         assert count(sql) == 0
         await ask(database, "select 1")
@@ -129,9 +126,7 @@ async def test_connections_open_when_needed_and_never_more_than_the_pool_has(
 
 
 @on_a_loop
-async def test_close_ends_what_is_idle_at_once_and_what_is_out_when_it_comes_back(
-    config: Config, sql: Sql
-) -> None:
+async def test_close_ends_idle_connections_now_and_others_later(config: Config, sql: Sql) -> None:
     database = Database(with_settings(config, pool_size=3))
     await find_backends(database, 3)
     async with database.transaction() as connection:
@@ -248,6 +243,21 @@ async def insert_in_transaction(database: Database) -> int:
 
 @pytest.mark.parametrize("write", [insert, insert_in_transaction])
 @on_a_loop
+async def test_a_write_after_a_cancelled_transaction_is_kept(
+    config: Config, sql: Sql, write: Callable[[Database], Awaitable[int]]
+) -> None:
+    async with opened(config, pool_size=1) as database:
+        await ask(database, "select 1")
+        cancelled = asyncio.create_task(transact(database, 0))
+        await asyncio.sleep(0)  # it sends its `begin`
+        cancelled.cancel()
+        await asyncio.wait([cancelled])
+        number = await write(database)
+        assert sql("select id from api_keys") == [(number,)]
+
+
+@pytest.mark.parametrize("write", [insert, insert_in_transaction])
+@on_a_loop
 async def test_a_server_that_takes_no_writes_loses_all_its_connections(
     config: Config, sql: Sql, write: Callable[[Database], Awaitable[int]]
 ) -> None:
@@ -261,22 +271,6 @@ async def test_a_server_that_takes_no_writes_loses_all_its_connections(
         assert await busy in old
         assert await find_backends(database, 3) & old == set()
         assert await write(database)
-
-
-@on_a_loop
-async def test_a_query_that_the_schema_breaks_is_503_until_a_check_finds_it_mended(
-    config: Config, sql: Sql
-) -> None:
-    sql("alter table users rename column display_name to shown_name")
-    async with opened(config, PAIRS) as database:
-        users = UserQueries.bind(database)
-        assert await refuse(users.get_user(id=1, with_profile=False)) == "schema-mismatch"
-        assert await users.delete_user(id=1, versions=None) == 0
-        sql("alter table users rename column shown_name to display_name")
-        assert await database.check() == []
-        assert await users.get_user(id=1, with_profile=False) is None
-        sql("alter table users alter column display_name type varchar(500)")  # under a prepared statement
-        assert await users.get_user(id=1, with_profile=False) is None
 
 
 SESSION = """

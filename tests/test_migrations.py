@@ -237,7 +237,6 @@ def test_a_lost_checksum_is_mended_by_the_next_run(empty: Config) -> None:
     names = asyncio.run(migrate(empty))
     assert len(read_schema(empty, "delete from migration_checksums returning 1")) == len(names)
     assert asyncio.run(migrate(empty)) == names
-    assert states(empty) == dict.fromkeys(names, "applied")
 
 
 HALF = "create table half (id int);"

@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
+from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 from msgspec import Struct
@@ -12,10 +13,10 @@ from msgspec import Struct
 from svc import errors
 from svc.app import OPERATIONS, QUERIES
 from svc.catalog import PROVEN, CatalogQueries, Facts, read_proven
-from svc.check.findings import Finding, name_file
+from svc.check.findings import Finding, describe_mismatch, find, name_file
 from svc.check.laboratory import Experiment, fill
 from svc.check.prove import Proof, read_schema
-from svc.check.rollout import check_rollout
+from svc.check.rollout import check_rollout, read_release
 from svc.check.source import check_source, is_checkout
 from svc.config import Config, DatabaseUrl
 from svc.db import Connection, connect
@@ -23,7 +24,7 @@ from svc.embedded import EmbeddedServer
 from svc.errors import CONSTRAINTS
 from svc.migrate import migrate
 from svc.schema import read_files
-from svc.sql import Query, QueryError, Signature, is_struct
+from svc.sql import Query, Signature, is_struct
 
 QUICK = ("fsync=off", "synchronous_commit=off", "full_page_writes=off")
 
@@ -52,17 +53,32 @@ class Report(Struct, frozen=True):
 
 
 async def check(config: Config, against: str | None = None) -> Report:
-    """Proves everything on a database that may be changed: it is migrated, filled, and left so."""
+    """Proves everything on a database that may be changed: it is migrated, filled, and left so.
+
+    Raises RolloutError where the release to check against cannot be read.
+    """
+    release = read_release(against) if against is not None else None
     await migrate(config)
     pairs, found = read_pairs()
     queries = [query for query, _ in pairs]
-    found += check_source(queries)
+    found = list(dict.fromkeys([*found, *check_source(queries)]))
+    if release:
+        found += await check_rollout(await copy_database(config), release, queries)
     async with one_connection(config) as connection:
         proofs, facts = await prove_all(connection, pairs, find_answered())
-    found += [*proofs, *check_written(facts, write=not [*found, *proofs])]
-    if against:
-        found += await check_rollout(config, against, queries)
+    found += proofs
+    if all(finding.warning for finding in found):
+        found += check_written(facts)
     return Report(len(queries), len(find_structs(pairs)), len(read_files()), found)
+
+
+async def copy_database(config: Config) -> Config:
+    """The same schema in a database of its own, to be rolled back."""
+    async with one_connection(config) as connection:
+        name = await connection.fetchval("select current_database()")
+        await connection.execute(f'create database rollout template "{name}"')
+    url = urlsplit(str(config.database_url))._replace(path="/rollout")
+    return msgspec.structs.replace(config, database_url=DatabaseUrl(urlunsplit(url)))
 
 
 async def prove_all(
@@ -75,6 +91,7 @@ async def prove_all(
     found = [find_lost(name) for name in CONSTRAINTS.keys() - known]
     found += [finding for proof in proofs for finding in await proof.run(answered)]
     tables = {name.partition(".")[0] for proof in proofs for name in proof.facts.columns}
+    tables -= {"migration_checksums"}  # which says what was applied
     if not filled:
         await fill(connection, schema, tables)
     broken = {finding.query for finding in found if finding.kind == "sql"}
@@ -98,11 +115,11 @@ def find_lost(constraint: str) -> Finding:
     )
 
 
-def check_written(facts: dict[str, Facts], *, write: bool) -> list[Finding]:
+def check_written(facts: dict[str, Facts]) -> list[Finding]:
     """Keeps queries/proven.json as the proof has it, in a checkout; elsewhere it must be so already."""
     if facts == read_proven():
         return []
-    if write and is_checkout():
+    if is_checkout():
         PROVEN.write_bytes(msgspec.json.format(msgspec.json.encode(facts), indent=1) + b"\n")
         return []
     return [
@@ -137,24 +154,18 @@ def find_structs(pairs: Sequence[Pair]) -> set[type]:
 
 
 def read_pairs() -> tuple[list[Pair], list[Finding]]:
-    """All queries with their signatures, and what of them does not fit together at all."""
+    """All queries that fit their signatures, and what does not fit. Two files have no query of one name."""
     pairs: list[Pair] = []
     found: list[Finding] = []
     for queries in QUERIES:
-        try:
-            pairs += queries.pairs()
-        except QueryError as error:
-            found += [
-                Finding(
-                    kind="signature",
-                    file=name_file(mismatch.path),
-                    line=mismatch.line,
-                    query=mismatch.query,
-                    expected=mismatch.expected,
-                    found=mismatch.found,
-                )
-                for mismatch in error.mismatches
-            ]
+        fitting, mismatches = queries.read()
+        taken = {query.name: query for query, _ in pairs}
+        for query, signature in fitting:
+            if other := taken.get(query.name):
+                found.append(find(other, "signature", "one query of this name", f"another one: {query}"))
+            else:
+                pairs.append((query, signature))
+        found += [describe_mismatch(mismatch) for mismatch in mismatches]
     return pairs, found
 
 

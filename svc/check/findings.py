@@ -6,7 +6,7 @@ from typing import Literal
 from msgspec import Struct
 
 from svc.config import CHECKOUT
-from svc.sql import TOKEN, Query
+from svc.sql import TOKEN, Mismatch, Query
 
 Kind = Literal[
     "sql", "parameter", "column", "nullability", "null-parameter", "secret", "cardinality", "plan", "mark",
@@ -61,6 +61,18 @@ def find(
         found=found,
         excerpt=excerpt,
         warning=warning,
+    )
+
+
+def describe_mismatch(mismatch: Mismatch) -> Finding:
+    """What does not fit before there is a database, as a finding."""
+    return Finding(
+        kind="signature",
+        file=name_file(mismatch.path),
+        line=mismatch.line,
+        query=mismatch.query,
+        expected=mismatch.expected,
+        found=mismatch.found,
     )
 
 

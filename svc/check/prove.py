@@ -62,7 +62,11 @@ class Proof:
         except asyncpg.PostgresError as error:
             return [self._explain(error)]
         found = [*self._check_marks(statement), *self._check_parameters(statement)]
-        scope = await self._analyse(statement)
+        try:
+            scope = await self._analyse(statement)
+        except asyncpg.PostgresError as error:
+            expected = "select, insert, update, delete, merge, or explain of one of them"
+            return [*found, find(self.query, "sql", expected, str(error.args[0]))]
         found += self._check_columns(statement, scope)
         found += self._check_secrets(scope, answered)
         keys: set[str] = set()

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import asyncpg
+import msgspec
 
+from svc.catalog import CatalogQueries, Facts
 from svc.check.findings import Finding, find, find_position
 from svc.config import CHECKOUT, Config
 from svc.db import Connection, connect
@@ -36,17 +38,31 @@ def read_git(*arguments: str) -> str:
     return ran.stdout
 
 
-def read_release(revision: str) -> tuple[list[Query], set[str]]:
-    """The queries of another revision, and the names of its migrations. Raises RolloutError."""
-    files = read_git("ls-tree", "-r", "--name-only", revision, "queries", "migrations").split("\n")
-    queries = [
-        query
-        for file in files
-        if re.fullmatch(r"queries/[^/]+\.sql", file)
-        for query in read_queries(read_git("show", f"{revision}:{file}"), Path(f"{revision}:{file}")).values()
-    ]
-    names = {Path(f).stem for f in files if f.endswith(".sql") and not f.endswith(".rollback.sql")}
-    return queries, names & {Path(f).stem for f in files if f.startswith("migrations/")}
+class Release(NamedTuple):
+    """Another revision: its queries, the names of its migrations, what its inserts fill."""
+
+    revision: str
+    queries: list[Query]
+    migrations: set[str]
+    inserts: dict[str, dict[str, list[str]]]
+
+
+def read_release(revision: str) -> Release:
+    """Reads another revision out of git. Raises RolloutError."""
+    commit = read_git("rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}").strip()
+    files = read_git("ls-tree", "-r", "--name-only", commit, "queries", "migrations").split("\n")
+    queries: list[Query] = []
+    for file in files:
+        if re.fullmatch(r"queries/[^/]+\.sql", file):
+            text = read_git("show", f"{commit}:./{file}")
+            queries += read_queries(text, Path(f"{revision}:{file}")).values()
+    facts: dict[str, Facts] = {}
+    if "queries/proven.json" in files:
+        facts = msgspec.json.decode(
+            read_git("show", f"{commit}:./queries/proven.json"), type=dict[str, Facts]
+        )
+    names = {Path(f).stem for f in files if re.fullmatch(r"migrations/.*(?<!\.rollback)\.sql", f)}
+    return Release(revision, queries, names, {name: fact.inserts for name, fact in facts.items()})
 
 
 async def read_shape(connection: Connection, query: Query) -> Shape | asyncpg.PostgresError:
@@ -61,25 +77,44 @@ async def read_shape(connection: Connection, query: Query) -> Shape | asyncpg.Po
     )
 
 
-async def check_rollout(config: Config, revision: str, new: Sequence[Query]) -> list[Finding]:
+async def check_rollout(config: Config, release: Release, new: Sequence[Query]) -> list[Finding]:
     """Prepares the old release's queries on the new schema; then takes the new migrations back one by one
     and prepares the new queries after each. The scratch database is left on the old schema.
     """
-    old, known = read_release(revision)
-    added = [name for name in read_files() if name not in known]
-    before = {query.name: await on_own_connection(config, query) for query in old}
-    found: list[Finding] = []
-    for name in reversed(added):
-        await rollback(config, 1)
+    added = [name for name in read_files() if name not in release.migrations]
+    found = await find_unfilled(config, release)
+    before = {query.name: await on_own_connection(config, query) for query in release.queries}
+    for _ in added:
+        (name,) = await rollback(config, 1)
         for query in new:
             shape = await on_own_connection(config, query)
             if isinstance(shape, asyncpg.PostgresError):
                 found.append(
                     explain(query, shape, f"a query that outlives the rollback of {name}", warning=True)
                 )
-    for query in old:
-        found += compare(query, revision, before[query.name], await on_own_connection(config, query))
+    for query in release.queries:
+        after = await on_own_connection(config, query)
+        found += compare(query, release.revision, before[query.name], after)
     return found
+
+
+async def find_unfilled(config: Config, release: Release) -> list[Finding]:
+    """Old inserts that leave out a column which needs a value now: they prepare, and then fail."""
+    connection = await connect(config)
+    columns = await CatalogQueries.bind(connection).list_columns(system=False)
+    await connection.close()
+    return [
+        find(
+            query,
+            "rollout",
+            f"an insert of {release.revision} that fills {column}",
+            f"{column} needs a value",
+        )
+        for query in release.queries
+        for table, filled in release.inserts.get(query.name, {}).items()
+        for column in columns
+        if column.table_name == table and column.needs_value and column.name not in filled
+    ]
 
 
 async def on_own_connection(config: Config, query: Query) -> Shape | asyncpg.PostgresError:

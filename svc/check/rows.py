@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from svc.check.scope import CTE, RELATION, SUBQUERY, Scope, conjuncts, unwrap, walk_own
+from svc.check.scope import CTE, RELATION, SUBQUERY, Scope, conjuncts, walk_own
 from svc.check.tree import Node
 
 INSERT = "3"
@@ -29,6 +29,8 @@ def is_single(scope: Scope, used: set[str]) -> bool:
 
 def has_limit_one(query: Node) -> bool:
     """`limit 1` or `limit 0`, written out: a constant, perhaps cast."""
+    if query["limitOption"] != "0":  # with ties
+        return False
     constants = [
         node for node in walk_own(query["limitCount"]) if node[""] in ("CONST", "PARAM", "VAR", "OPEXPR")
     ]
@@ -109,17 +111,30 @@ def fixed_columns(scope: Scope, number: str, conditions: list[Condition], single
         equality = expression[""] == "OPEXPR" and scope.catalog.operators.get(expression["opno"]) == "="
         if number not in entries or not equality:
             continue
-        left, right = map(unwrap, expression["args"])
+        left, right = map(relabelled, expression["args"])
         for column, value in ((left, right), (right, left)):
             ours = column[""] == "VAR" and (column["varno"], column["varlevelsup"]) == (number, "0")
             if ours and is_known(value, single):
                 yield column["varattno"]
 
 
+def relabelled(expression: Node) -> Node:
+    """An expression without the casts that leave its value as it is: '05'::int is 5, but not '5'."""
+    while expression[""] == "RELABELTYPE":
+        expression = expression["arg"]
+    return expression
+
+
+CALLS = ("FUNCEXPR", "SUBLINK", "QUERY", "NEXTVALUEEXPR")
+
+
 def is_known(value: Node, single: set[str]) -> bool:
-    """Whether a value is one for all rows of an entry: of parameters, constants, entries with one row."""
+    """Whether a value is one for all rows of an entry: of parameters, constants, entries with one row.
+
+    What a function gives may differ from row to row.
+    """
     nodes = list(walk_own(value))
     return all(
-        node[""] != "QUERY" and (node[""] != "VAR" or node["varlevelsup"] != "0" or node["varno"] in single)
+        node[""] not in CALLS and (node[""] != "VAR" or node["varlevelsup"] != "0" or node["varno"] in single)
         for node in nodes
     )

@@ -8,8 +8,9 @@ from msgspec import Struct
 from svc.catalog import Column, UniqueKey
 from svc.check.tree import Node, walk
 
+UPDATE, MERGE = "2", "5"
 RELATION, SUBQUERY, JOIN, VALUES, CTE, GROUP = "0", "1", "2", "5", "6", "9"
-"""Kinds of range table entries (PostgreSQL, nodes/parsenodes.h)."""
+"""Kinds of statements and of range table entries (PostgreSQL, nodes/nodes.h and nodes/parsenodes.h)."""
 
 TOTAL_OPERATORS = frozenset(
     """= <> < <= > >= + - * / % || ~ ~* !~ !~* ~~ ~~* !~~ !~~* @> <@ && ? ?| ?&""".split()
@@ -17,17 +18,20 @@ TOTAL_OPERATORS = frozenset(
 """Operators of PostgreSQL's own that give no null when they are given none; `->` and its like may."""
 
 TOTAL_FUNCTIONS = frozenset(
-    """abs age array_append array_cat bool btrim cardinality ceil char_length clock_timestamp concat
-    current_setting date date_part date_trunc extract float4 float8 floor format format_type
-    gen_random_uuid hashtextextended initcap int2 int4 int8 json_build_array json_build_object
-    jsonb_build_array jsonb_build_object jsonb_typeof left length lower ltrim md5 mod now numeric
-    octet_length pg_is_in_recovery repeat replace reverse right round row_to_json rtrim set_config
-    sha256 sign statement_timestamp text timestamp timestamptz to_char to_json to_jsonb
-    transaction_timestamp translate trunc upper uuidv4 uuidv7""".split()
+    """abs age array_append array_cat bool btrim cardinality ceil char_length clock_timestamp concat date
+    date_trunc float4 float8 floor format format_type gen_random_uuid hashtextextended initcap int2 int4
+    int8 json_build_array json_build_object jsonb_build_array jsonb_build_object jsonb_typeof left
+    length ltrim md5 mod now numeric octet_length pg_is_in_recovery repeat replace reverse right round
+    row_to_json rtrim set_config sha256 sign statement_timestamp text timestamp timestamptz to_json
+    to_jsonb transaction_timestamp translate trunc uuidv4 uuidv7""".split()
 )
 """Functions of PostgreSQL's own that give no null when they are given none."""
 
-COUNTS = frozenset(["count", "row_number", "rank", "dense_rank", "percent_rank", "cume_dist", "ntile"])
+TEXT = "25"
+TIMES = ("1082", "1083", "1114", "1184", "1266")
+"""Types by their numbers: text; date and the like, which `current_date` and its like are of."""
+
+COUNTS = frozenset(["count", "row_number", "rank", "dense_rank", "percent_rank", "cume_dist"])
 """Aggregates and window functions that are never null, whatever they are given."""
 
 KEEPING = frozenset(
@@ -44,7 +48,7 @@ WRAPPERS = (
     "CONVERTROWTYPEEXPR",
 )
 NEVER_NULL = (
-    "NULLTEST", "BOOLEANTEST", "DISTINCTEXPR", "ARRAYEXPR", "ROWEXPR", "SQLVALUEFUNCTION", "GROUPINGFUNC",
+    "NULLTEST", "BOOLEANTEST", "DISTINCTEXPR", "ARRAYEXPR", "ROWEXPR", "GROUPINGFUNC",
     "NEXTVALUEEXPR", "MERGESUPPORTFUNC",
 )  # fmt: skip
 
@@ -132,8 +136,10 @@ class Scope:
             parts = expression["args"] if kind == "BOOLEXPR" else expression["largs"] + expression["rargs"]
             return any(map(self.may_be_null, parts))
         if kind == "FUNCEXPR":
-            total = self.catalog.functions.get(expression["funcid"]) in TOTAL_FUNCTIONS
-            return not total or any(map(self.may_be_null, expression["args"] or []))
+            arguments: list[Node] = expression["args"] or []
+            return not self._is_total(expression, arguments) or any(map(self.may_be_null, arguments))
+        if kind == "SQLVALUEFUNCTION":
+            return expression["type"] not in TIMES
         if kind == "OPEXPR":
             total = self.catalog.operators.get(expression["opno"]) in TOTAL_OPERATORS
             return not total or any(map(self.may_be_null, expression["args"]))
@@ -144,6 +150,13 @@ class Scope:
         if kind == "SUBLINK":
             return self._sublink_may_be_null(expression)
         return True
+
+    def _is_total(self, call: Node, arguments: list[Node]) -> bool:
+        """Whether a function gives no null when it is given none; some names do so for some types alone."""
+        name = self.catalog.functions.get(call["funcid"])
+        if name in ("lower", "upper"):  # of a range without a bound they are null
+            return bool(call["funcresulttype"] == TEXT)
+        return name in TOTAL_FUNCTIONS or (name == "current_setting" and len(arguments) == 1)
 
     def _aggregate_may_be_null(self, aggregate: Node) -> bool:
         name = self.catalog.functions.get(aggregate["aggfnoid"])
@@ -167,9 +180,14 @@ class Scope:
     def _variable_may_be_null(self, variable: Node) -> bool:
         scope = self.ancestor(variable["varlevelsup"])
         number, column = variable["varno"], variable["varattno"]
-        if variable["varreturningtype"] == "1" or scope.query["groupingSets"]:
+        changing = scope.query["commandType"] in (UPDATE, MERGE) and number == scope.query["resultRelation"]
+        if (
+            variable["varreturningtype"] == "1"
+            or scope.query["groupingSets"]
+            or scope.query["commandType"] == MERGE
+        ):
             return True
-        if (number, column) in scope.filtered():
+        if (number, column) in scope.filtered() and not changing:  # `returning` gives the new value
             return False
         return bool(variable["varnullingrels"]) or scope.entry_may_be_null(number, column)
 

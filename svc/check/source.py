@@ -5,9 +5,9 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from svc.check.findings import Finding, find, name_file
+from svc.check.findings import Finding, describe_mismatch, find, name_file
 from svc.config import CHECKOUT, find_folder
-from svc.sql import TOKEN, Query, load
+from svc.sql import TOKEN, Query, QueryError, load
 
 DRIVER = {
     "db.py": "lends connections and runs queries of the contract",
@@ -20,7 +20,7 @@ DRIVER = {
 }
 """The only files that may import a driver, and why."""
 
-SENDERS = ("check/prove.py", "check/laboratory.py", "check/rollout.py")
+SENDERS = ("check/prove.py", "check/laboratory.py", "check/rollout.py", "check/command.py")
 """The files that send text of their own, to a scratch database; db.py sends the text of queries."""
 
 DRIVERS = frozenset(["asyncpg", "psycopg", "psycopg2", "yoyo"])
@@ -149,12 +149,15 @@ def find_stars(query: Query) -> Iterator[Finding]:
 def find_unbound(queries: Sequence[Query]) -> list[Finding]:
     """Queries of .sql files that no class declares: their whole file is not bound."""
     bound = {query.path for query in queries}
-    return [
-        find(query, "signature", f"a class with file={path.name!r}", "none")
-        for path in sorted(find_folder("queries").glob("*.sql"))
-        if path not in bound
-        for query in load(path.name).values()
-    ]
+    found: list[Finding] = []
+    for path in sorted(find_folder("queries").glob("*.sql")):
+        if path not in bound:
+            expected = f"a class with file={path.name!r}"
+            try:
+                found += [find(query, "signature", expected, "none") for query in load(path.name).values()]
+            except QueryError as error:
+                found += [describe_mismatch(mismatch) for mismatch in error.mismatches]
+    return found
 
 
 def is_checkout() -> bool:

@@ -1,0 +1,61 @@
+"""Ten deliberate mistakes with typed queries: mypy and pyright, both strict, must find these and no others.
+
+Not run and not imported; tests/test_typing.py has it checked.
+"""
+
+from svc.security import ApiKeyQueries
+from svc.structs import Email, ListUsers, StoredUser, User
+from svc.users import UserQueries
+
+
+async def no_mistake(users: UserQueries, keys: ApiKeyQueries) -> tuple[str | None, list[str], int]:
+    stored = await users.get_user(id=1, with_profile=False)
+    wanted = ListUsers(email=Email("ada@example.com"))
+    found = await users.list_users_by_exact_email(filter=wanted, with_profile=False)
+    key = await keys.get_api_key(key_hash=b"hash")
+    deleted: int = await users.delete_user(id=1, versions=None)
+    name = stored.display_name if stored else None
+    return name, [user.email for user in found] + (key.scopes if key else []), deleted
+
+
+async def wrong_name_of_a_parameter(users: UserQueries) -> StoredUser | None:
+    return await users.get_user(user_id=1, with_profile=False)  # mistake
+
+
+async def missing_parameter(users: UserQueries) -> StoredUser | None:
+    return await users.get_user(id=1)  # mistake
+
+
+async def wrong_type_of_a_parameter(users: UserQueries) -> StoredUser | None:
+    return await users.get_user(id="1", with_profile=False)  # mistake
+
+
+async def positional_argument(users: UserQueries) -> StoredUser | None:
+    return await users.get_user(1, with_profile=False)  # mistake
+
+
+async def misspelt_query(users: UserQueries) -> StoredUser | None:
+    return await users.get_usr(id=1, with_profile=False)  # mistake
+
+
+async def misspelt_field(users: UserQueries) -> str | None:
+    user = await users.get_user(id=1, with_profile=False)
+    return user.emial if user else None  # mistake
+
+
+async def row_that_may_be_missing(users: UserQueries) -> str:
+    user = await users.get_user(id=1, with_profile=False)
+    return user.email  # mistake
+
+
+async def field_of_another_type(users: UserQueries) -> str:
+    user = await users.get_user(id=1, with_profile=False)
+    return user.display_name if user else "nobody"  # mistake
+
+
+async def list_as_one_row(users: UserQueries) -> User:
+    return await users.list_users_by_exact_email(filter=ListUsers(), with_profile=False)  # mistake
+
+
+async def text_for_bytes(keys: ApiKeyQueries) -> bool:
+    return await keys.get_api_key(key_hash="hash") is not None  # mistake
