@@ -34,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(arguments)
     # A terminated process must still stop the server that it embeds: `finally` runs for exceptions only.
     signal.signal(signal.SIGTERM, exit_quietly)
+    signal.signal(signal.SIGINT, exit_quietly)
     signal.signal(signal.SIGHUP, terminate)
     try:
         command: Callable[[Config, argparse.Namespace], int] = options.command
@@ -61,8 +62,10 @@ def fail(message: str) -> int:
 
 
 def exit_quietly(number: int, frame: FrameType | None) -> NoReturn:
-    """A signal that asks us to end, as an exception."""
-    raise SystemExit(0)
+    """A signal that asks us to end, as an exception; the next ones must not break the way out."""
+    for other in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        signal.signal(other, signal.SIG_IGN)
+    raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(0)
 
 
 def terminate(number: int, frame: FrameType | None) -> None:

@@ -127,8 +127,8 @@ class EmbeddedServer:
         has a comma, which to clients stands between two hosts."""
         if len(os.fsencode(self._cluster)) <= LONGEST_SOCKET and "," not in str(self._cluster):
             return Path()
-        name = sha256(os.fsencode(self._cluster)).hexdigest()[:16]
-        folder = Path(tempfile.gettempdir()) / f"bareline-{os.getuid()}-{name}"
+        name = sha256(os.fsencode(self._cluster)).hexdigest()[:8]
+        folder = Path(tempfile.gettempdir()) / f"bl-{os.getuid()}-{name}"
         self._runner.own(folder)
         return folder
 

@@ -146,7 +146,7 @@ def test_a_schema_that_is_mended_after_the_start_is_used_without_a_probe(config:
     with Service(config) as service, service.client(token) as client:
         problem(client.get("/users"), 503)
         sql(mend)
-        time.sleep(REPROVE_SECONDS)
+        time.sleep(REPROVE_SECONDS * 1.5)
         for name in ("ada", "bob"):
             body = {"email": f"{name}@example.com", "password": "correct horse"}
             assert client.post("/users", json=body).status_code == 201
