@@ -1,6 +1,7 @@
 """The application: every route, and what its handlers work with."""
 
 import asyncio
+import gc
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -38,6 +39,10 @@ def create_app(config: Config) -> ASGIApp:
 
     @asynccontextmanager
     async def lifespan(_: object) -> AsyncGenerator[Mapping[str, Any]]:
+        # What lives as long as the process is no garbage, and what a request leaves is freed without a
+        # collector: looking for cycles each 700 objects took a tenth of a point read.
+        gc.freeze()
+        gc.set_threshold(20_000)
         warming = asyncio.create_task(warm(database))
         yield {"max_body": config.max_body}
         warming.cancel()

@@ -8,6 +8,7 @@ session state behind: no `set` but `set local`, no session advisory locks, no `l
 
 import asyncio
 import time
+from collections import OrderedDict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TypeVar
@@ -172,7 +173,8 @@ class Database:
         self._broken: dict[str, str] = {}
         self._proved = 0.0
         self._idle: list[Connection] = []
-        self._waiting: dict[asyncio.Future[Connection | None], None] = {}
+        # Not a dict: to find the first key of one whose first keys were taken out takes ever longer.
+        self._waiting: OrderedDict[asyncio.Future[Connection | None], None] = OrderedDict()
         self._generation = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._size = 0
@@ -349,8 +351,7 @@ class Database:
     def _hand_over(self, connection: Connection | None) -> None:
         """To the one that waits longest; with nobody waiting, a connection becomes idle."""
         while self._waiting:
-            future = next(iter(self._waiting))
-            del self._waiting[future]
+            future, _ = self._waiting.popitem(last=False)
             if not future.done():
                 future.set_result(connection)
                 return

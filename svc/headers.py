@@ -23,7 +23,8 @@ ETAGS = re.compile(rf"\s*{ETAG}(?:\s*,\s*{ETAG})*\s*")
 
 def read_etags(request: Request, name: str) -> list[str] | None:
     """The entity tags of a header, of all its lines; `["*"]` for any, `[]` for what is no list of tags."""
-    lines = request.headers.getlist(name)
+    wanted = name.encode()
+    lines = [value.decode("latin-1") for key, value in request.scope["headers"] if key == wanted]
     header = ", ".join(lines).strip()
     if not lines or header == "*":
         return ["*"] if lines else None

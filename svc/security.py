@@ -93,16 +93,15 @@ class Keys:
             raise Problem(403, f"The key lacks the scope {scope}", headers={"WWW-Authenticate": challenge})
 
     async def _find(self, token: bytes) -> KnownKey:
-        key_hash = hash_token(token)
-        seen, key = self._seen.get(key_hash, (0.0, None))
+        seen, key = self._seen.get(token, (0.0, None))
         if key and time.monotonic() - seen < KEPT:
             return key
         asked = time.monotonic()
-        key = await self._queries.get_api_key(key_hash=key_hash)
+        key = await self._queries.get_api_key(key_hash=hash_token(token))
         if key is None:
-            self._seen.pop(key_hash, None)
+            self._seen.pop(token, None)
             raise unauthorized("The key is unknown, expired or revoked", ', error="invalid_token"')
-        self._seen[key_hash] = asked, key
+        self._seen[token] = asked, key
         return key
 
 

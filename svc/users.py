@@ -288,9 +288,9 @@ def link_next(request: Request, cursor: str) -> str:
 
 
 ROUTES = [
-    Operation("POST", "/users", create_user, "users:write", User, open_if="open_registration"),
-    Operation("GET", "/users", list_users, "users:read", UserPage),
     Operation("GET", "/users/{id}", get_user, "users:read", User),
     Operation("PATCH", "/users/{id}", update_user, "users:write", User),
     Operation("DELETE", "/users/{id}", delete_user, "users:write"),
+    Operation("POST", "/users", create_user, "users:write", User, open_if="open_registration"),
+    Operation("GET", "/users", list_users, "users:read", UserPage),
 ]
