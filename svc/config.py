@@ -67,7 +67,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
         str, Meta(min_length=1, description="Where the embedded PostgreSQL keeps its data")
     ] = str(CHECKOUT / ".data" if (CHECKOUT / "pyproject.toml").exists() else Path.cwd() / ".data")
     open_registration: Annotated[bool, Meta(description="Whether `POST /users` needs no key")] = False
-    pool_size: Annotated[Count, Meta(description="Connections per worker")] = 10
+    pool_size: Annotated[Count, Meta(description="Connections per worker")] = 20
     queue_size: Annotated[
         int, Meta(ge=1, le=1_000_000, description="Requests that may wait for a connection")
     ] = 1000

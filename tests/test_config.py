@@ -22,7 +22,7 @@ def test_an_empty_environment_gives_the_defaults() -> None:
     assert config.database_url is None
     assert not config.open_registration
     assert not config.log_requests
-    assert (config.pool_size, config.query_timeout, config.max_body) == (10, 10.0, 262_144)
+    assert (config.pool_size, config.query_timeout, config.max_body) == (20, 10.0, 262_144)
     assert (config.hash_memory, config.hash_passes) == (19_456, 2)  # OWASP's floor for argon2id
 
 
