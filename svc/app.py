@@ -13,12 +13,12 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp
 
 from svc import health, users
-from svc.catalog import CatalogQueries
+from svc.catalog import CatalogQueries, find_drift
 from svc.config import Config
 from svc.db import Database
 from svc.schema import MigrationQueries
 from svc.security import ApiKeyQueries, Keys, Passwords
-from svc.web import Edge, Endpoint, Operation, configure_logging, not_found
+from svc.web import Edge, Endpoint, Operation, configure_logging, logger, not_found
 
 OPERATIONS: list[Operation] = [*users.ROUTES, *health.ROUTES]
 
@@ -74,3 +74,5 @@ async def warm(database: Database) -> None:
     """Opens and proves the first connection ahead of the first request, if the database is there."""
     with suppress(Exception):
         await database.check()
+        for line in await find_drift(CatalogQueries.bind(database)):
+            logger.warning("not as proven: %s", line)

@@ -35,6 +35,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full", action="store_true", help="try every change in tests/drift.py")
 
 
+def skip_before_18(url: str) -> None:
+    """`svc check` proves on the embedded PostgreSQL; older ones print their trees otherwise."""
+    with psycopg.connect(url) as connection:
+        if connection.info.server_version < 180000:
+            pytest.skip("svc check runs on PostgreSQL 18")
+
+
 def at(url: str, database: str) -> DatabaseUrl:
     """The URL of another database on the same server."""
     return DatabaseUrl(urlunsplit(urlsplit(url)._replace(path=f"/{database}")))

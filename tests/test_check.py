@@ -17,7 +17,7 @@ from svc.config import Config, DatabaseUrl
 from svc.db import connect
 from svc.sql import Query, Signature, read_queries, read_signature
 from svc.structs import JsonObject
-from tests.conftest import at
+from tests.conftest import at, skip_before_18
 
 SCHEMA = """
 create type mood as enum ('glad', 'sad');
@@ -50,6 +50,7 @@ create index members_email_idx on members (email);
 @pytest.fixture(scope="module")
 def made(server_url: DatabaseUrl, admin: Callable[[str], None]) -> Iterator[DatabaseUrl]:
     """A database with two tables that have a bit of everything."""
+    skip_before_18(server_url)
     admin("create database bareline_check template template0")
     url = at(server_url, "bareline_check")
     asyncio.run(run_sql(url, SCHEMA))

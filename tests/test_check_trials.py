@@ -20,7 +20,7 @@ from svc.check.prove import Proof, Schema, read_schema
 from svc.config import Config, DatabaseUrl
 from svc.db import Connection, connect
 from svc.sql import Signature, read_queries
-from tests.conftest import TEMPLATE, at
+from tests.conftest import TEMPLATE, at, skip_before_18
 
 T = TypeVar("T")
 Filled = tuple[DatabaseUrl, Schema]
@@ -53,6 +53,7 @@ def filled(server_url: DatabaseUrl, admin: Callable[[str], None]) -> Iterator[Fi
         await fill(connection, schema, {"teams", "notes", "keyed"})
         return schema
 
+    skip_before_18(server_url)
     name = f"{TEMPLATE}_trials"
     admin(f"create database {name} template template0")
     yield at(server_url, name), run(at(server_url, name), make)
@@ -286,6 +287,8 @@ TABLES += [
 
 
 def test_no_table_stops_the_check(empty_url: DatabaseUrl) -> None:
+    skip_before_18(empty_url)
+
     async def work(connection: Connection) -> dict[str, str]:
         stopped: dict[str, str] = {}
         for making in TABLES:
