@@ -154,7 +154,7 @@ async def say_goodbye(connection: Connection) -> None:
 
 
 def give_up(future: "asyncio.Future[Connection | None]") -> None:
-    """Ends a wait. A bare timer costs a tenth of what `asyncio.timeout` does."""
+    """Ends a wait. A bare timer: `asyncio.timeout` asks for the task and the loop each time."""
     if not future.done():
         future.set_exception(unavailable("No connection came free in time", "overload"))
 
@@ -182,41 +182,39 @@ class Database:
 
     async def fetch_one(self, query: Query, arguments: Sequence[object]) -> Row | None:
         """The first row, or None."""
-        return await self._run(Connection.fetch_one, query, arguments)
+        return await self._run(lambda connection: connection.fetch_one(query, arguments), query)
 
     async def fetch_all(self, query: Query, arguments: Sequence[object]) -> Sequence[Row]:
         """All rows."""
-        return await self._run(Connection.fetch_all, query, arguments)
+        return await self._run(lambda connection: connection.fetch_all(query, arguments), query)
 
     async def change(self, query: Query, arguments: Sequence[object]) -> int:
         """The number of rows that were changed."""
-        return await self._run(Connection.change, query, arguments)
+        return await self._run(lambda connection: connection.change(query, arguments), query)
 
     async def _run(
         self,
-        method: Callable[[Connection, Query, Sequence[object]], Awaitable[T]],
+        run: Callable[[Connection], Awaitable[T]],
         query: Query,
-        arguments: Sequence[object],
     ) -> T:
         try:
-            return await self._run_once(method, query, arguments)
+            return await self._run_once(run, query)
         except LOST as error:
             # The server went while the connection lay idle, perhaps: a read may be tried again, once.
             if not query.reads or isinstance(error, TimeoutError):
                 raise
-            return await self._run_once(method, query, arguments)
+            return await self._run_once(run, query)
 
     async def _run_once(
         self,
-        method: Callable[[Connection, Query, Sequence[object]], Awaitable[T]],
+        run: Callable[[Connection], Awaitable[T]],
         query: Query,
-        arguments: Sequence[object],
     ) -> T:
         connection = await self._borrow()
         try:
             if self._broken:
                 await self._refuse_broken(connection, query)
-            return await method(connection, query, arguments)
+            return await run(connection)
         except Exception as error:
             self._judge(connection, error)
             raise
