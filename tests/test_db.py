@@ -292,3 +292,17 @@ async def test_no_query_leaves_anything_behind_in_its_session(config: Config, fi
             assert await database.fetch_all(query(SESSION), ()) == before, each
             assert not re.match("(?i)set (?!local)|listen|load|discard|declare|prepare", each.sql), each
             assert not re.search(r"(?i)set_config\((?!.*, true\))|advisory_(un)?lock", each.sql), each
+
+
+@pytest.mark.parametrize(("cache", "kept"), [(0, False), (200, True)])
+@on_a_loop
+async def test_without_a_statement_cache_nothing_stays_prepared(
+    config: Config, cache: int, kept: bool
+) -> None:
+    async with opened(config, pool_size=1, statement_cache=cache) as database:
+        for _ in range(2):
+            await ask(database, "select 1")
+        found = await ask(
+            database, "select count(*) from pg_prepared_statements where statement = 'select 1'"
+        )
+    assert (found > 0) is kept
