@@ -75,10 +75,11 @@ async def check(config: Config, against: str | None = None) -> Report:
 async def copy_database(config: Config) -> Config:
     """The same schema in a database of its own, to be rolled back."""
     async with one_connection(config) as connection:
-        name = await connection.fetchval("select current_database()")
-        await connection.execute(f'create database rollout template "{name}"')
-    url = urlsplit(str(config.database_url))._replace(path="/rollout")
-    return msgspec.structs.replace(config, database_url=DatabaseUrl(urlunsplit(url)))
+        url = urlsplit(str(config.database_url))
+        await connection.execute(f'create database rollout template "{url.path[1:]}"')
+    return msgspec.structs.replace(
+        config, database_url=DatabaseUrl(urlunsplit(url._replace(path="/rollout")))
+    )
 
 
 async def prove_all(
