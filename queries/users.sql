@@ -42,6 +42,13 @@ select id, email, display_name, is_active, created_at,
 from users
 where id = :id;
 
+-- name: get_users :many
+-- @hot
+-- Several users in no order, without profiles: what is asked for at one time goes out as one statement.
+select id, email, display_name, is_active, created_at, null::jsonb as profile, version
+from users
+where id = any(:ids::bigint[]);
+
 -- name: update_user :one
 -- @hot
 -- Changes what is given: null leaves a column as it is, but for the name, which may become null.
@@ -57,114 +64,39 @@ where id = :id
     and (:versions::bigint[] is null or version = any(:versions))
 returning id, email, display_name, is_active, created_at, null::jsonb as profile, version;
 
+-- name: update_users :many
+-- @hot
+-- The same for several users, each named once: one statement, one commit. A row that somebody else has locked is
+-- skipped, so that no user waits for another; who is not answered is asked for alone. The locks are taken
+-- in the order of the ids.
+with changes as (
+    select id, expected_version, email, set_display_name, display_name, is_active
+    from unnest(
+        :changes.ids::bigint[], :changes.versions::bigint[], :changes.emails::text[],
+        :changes.set_display_names::boolean[], :changes.display_names::text[], :changes.are_active::boolean[]
+    ) as change (id, expected_version, email, set_display_name, display_name, is_active)
+), free as (
+    select users.id
+    from users
+    where users.id = any(:changes.ids)
+    order by users.id
+    for no key update skip locked
+)
+update users
+set email = coalesce(changes.email, users.email),
+    display_name = case when changes.set_display_name then changes.display_name else users.display_name end,
+    is_active = coalesce(changes.is_active, users.is_active),
+    version = users.version + 1,
+    updated_at = now()
+from changes
+join free on free.id = changes.id
+where users.id = changes.id
+    and (changes.expected_version is null or users.version = changes.expected_version)
+returning users.id, users.email, users.display_name, users.is_active, users.created_at,
+    null::jsonb as profile, users.version;
+
 -- name: delete_user :execrows
 -- Removes a user, if it is still one of the versions where any are named (If-Match).
 delete from users
 where id = :id
     and (:versions::bigint[] is null or version = any(:versions));
-
--- name: count_users :one
--- How many users the filters let through, exactly: reads every one of them.
-select count(*) as count
-from users
-where (:filter.email::text is null or email = :filter.email)
-    and (:filter.is_active::boolean is null or is_active = :filter.is_active)
-    and (:filter.created_from::timestamptz is null or created_at >= :filter.created_from)
-    and (:filter.created_to::timestamptz is null or created_at < :filter.created_to);
-
--- name: estimate_users :one
--- The planner's guess at the same count: reads no user at all.
-explain (format json)
-select
-from users
-where (:filter.email::text is null or email = :filter.email)
-    and (:filter.is_active::boolean is null or is_active = :filter.is_active)
-    and (:filter.created_from::timestamptz is null or created_at >= :filter.created_from)
-    and (:filter.created_to::timestamptz is null or created_at < :filter.created_to);
-
--- name: list_users_by_exact_email :many
--- @hot
--- At most one user. The email leads, so that its unique index is used whatever else is filtered.
-select id, email, display_name, is_active, created_at, case when :with_profile then profile end as profile
-from users
-where email = :filter.email
-    and (:filter.is_active::boolean is null or is_active = :filter.is_active)
-    and (:filter.created_from::timestamptz is null or created_at >= :filter.created_from)
-    and (:filter.created_to::timestamptz is null or created_at < :filter.created_to);
-
--- A page of users comes in one of six orders, each a query of its own that walks one index from where
--- the last page ended (keyset): `:after.…` is null for the first page, and the coalesce then stands for
--- "before everything". A filter is a condition on the rows walked, but for created_at in its own order,
--- where it bounds the walk.
-
--- name: list_users_by_id :many
--- @hot
--- In the order of their ids.
-select id, email, display_name, is_active, created_at, case when :with_profile then profile end as profile
-from users
-where id > coalesce(:after.id::bigint, 0)
-    and (:filter.is_active::boolean is null or is_active = :filter.is_active)
-    and (:filter.created_from::timestamptz is null or created_at >= :filter.created_from)
-    and (:filter.created_to::timestamptz is null or created_at < :filter.created_to)
-order by id
-limit :limit;
-
--- name: list_users_by_id_desc :many
--- @hot
--- The newest ids first.
-select id, email, display_name, is_active, created_at, case when :with_profile then profile end as profile
-from users
-where id <= coalesce(:after.id::bigint - 1, 9223372036854775807)
-    and (:filter.is_active::boolean is null or is_active = :filter.is_active)
-    and (:filter.created_from::timestamptz is null or created_at >= :filter.created_from)
-    and (:filter.created_to::timestamptz is null or created_at < :filter.created_to)
-order by id desc
-limit :limit;
-
--- name: list_users_by_email :many
--- @hot
--- In the byte order of their emails.
-select id, email, display_name, is_active, created_at, case when :with_profile then profile end as profile
-from users
-where email > coalesce(:after.email, '')
-    and (:filter.is_active::boolean is null or is_active = :filter.is_active)
-    and (:filter.created_from::timestamptz is null or created_at >= :filter.created_from)
-    and (:filter.created_to::timestamptz is null or created_at < :filter.created_to)
-order by email
-limit :limit;
-
--- name: list_users_by_email_desc :many
--- @hot
--- In the reverse byte order of their emails; no character is above U+10FFFF.
-select id, email, display_name, is_active, created_at, case when :with_profile then profile end as profile
-from users
-where email < coalesce(:after.email, U&'\+10FFFF')
-    and (:filter.is_active::boolean is null or is_active = :filter.is_active)
-    and (:filter.created_from::timestamptz is null or created_at >= :filter.created_from)
-    and (:filter.created_to::timestamptz is null or created_at < :filter.created_to)
-order by email desc
-limit :limit;
-
--- name: list_users_by_created_at :many
--- @hot
--- The oldest first.
-select id, email, display_name, is_active, created_at, case when :with_profile then profile end as profile
-from users
-where (created_at, id) > (coalesce(:after.created_at::timestamptz, '-infinity'), coalesce(:after.id::bigint, 0))
-    and created_at >= coalesce(:filter.created_from::timestamptz, '-infinity')
-    and created_at < coalesce(:filter.created_to::timestamptz, 'infinity')
-    and (:filter.is_active::boolean is null or is_active = :filter.is_active)
-order by created_at, id
-limit :limit;
-
--- name: list_users_by_created_at_desc :many
--- @hot
--- The youngest first.
-select id, email, display_name, is_active, created_at, case when :with_profile then profile end as profile
-from users
-where (created_at, id) <= (coalesce(:after.created_at::timestamptz, 'infinity'), coalesce(:after.id::bigint - 1, 9223372036854775807))
-    and created_at >= coalesce(:filter.created_from::timestamptz, '-infinity')
-    and created_at < coalesce(:filter.created_to::timestamptz, 'infinity')
-    and (:filter.is_active::boolean is null or is_active = :filter.is_active)
-order by created_at desc, id desc
-limit :limit;

@@ -99,6 +99,10 @@ def make_parser() -> argparse.ArgumentParser:
     parser_.add_argument("--host", default="127.0.0.1")
     parser_.add_argument("--port", type=port, default=8000)
     parser_.add_argument("--workers", type=positive, default=1)
+    for lever, what in (("short-cut", "short cuts"), ("batching", "batches")):
+        parser_.add_argument(
+            f"--no-{lever}", action="store_true", help=f"serve without {what} (docs/fast-path.md)"
+        )
     parser_.set_defaults(command=run_serve)
 
     parser_ = commands.add_parser("check", help="prove that SQL, signatures, structs and schema agree")
@@ -162,6 +166,11 @@ def run_serve(config: Config, options: argparse.Namespace) -> int:
     """`svc serve`"""
     from svc.serve import ServeError, serve  # here: other commands start quicker without a server
 
+    config = msgspec.structs.replace(
+        config,
+        short_cut=config.short_cut and not options.no_short_cut,
+        batching=config.batching and not options.no_batching,
+    )
     try:
         return serve(config, options.host, options.port, options.workers, embedded=options.embedded)
     except ServeError as error:

@@ -2,27 +2,47 @@
 
 import asyncio
 import gc
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from itertools import groupby
-from typing import Any, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 import msgspec
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp
 
-from svc import health, users
+from svc import health, user_lists, users
+from svc.batch import Limits
 from svc.catalog import CatalogQueries, find_drift
 from svc.config import Config
 from svc.db import Database
+from svc.edge import Edge, configure_logging, logger
+from svc.guard import ReceiveLimits
+from svc.hot import ShortCuts
 from svc.schema import MigrationQueries
 from svc.security import ApiKeyQueries, Keys, Passwords
-from svc.web import Edge, Endpoint, Operation, configure_logging, logger, not_found
+from svc.web import Endpoint, Operation, not_found
 
-OPERATIONS: list[Operation] = [*users.ROUTES, *health.ROUTES]
+T = TypeVar("T")
 
-QUERIES = [ApiKeyQueries, CatalogQueries, health.HealthQueries, MigrationQueries, users.UserQueries]
+OPERATIONS: list[Operation] = [*users.ROUTES, *user_lists.ROUTES, *health.ROUTES]
+
+QUERIES = [
+    ApiKeyQueries,
+    CatalogQueries,
+    health.HealthQueries,
+    MigrationQueries,
+    user_lists.UserListQueries,
+    users.UserQueries,
+]
+
+LANES = [user_lists.EmailLane, users.ChangeLane, users.UserLane]
+
+WIDTH = 2
+"""Batches of a lane under way at once: two did better than one and than eight (python -m bench)."""
+
+MOST = 256
+"""Members of a batch."""
 
 
 def create_app(config: Config) -> ASGIApp:
@@ -35,6 +55,8 @@ def create_app(config: Config) -> ASGIApp:
     passwords = Passwords(config)
     parts: dict[object, object] = {Database: database, Passwords: passwords}
     parts |= {queries: queries.bind(database) for queries in QUERIES}
+    parts[Limits] = find_limits(config)
+    parts |= {lane: fill_in(lane, parts)() for lane in LANES}
     keys = Keys(ApiKeyQueries.bind(database))
 
     @asynccontextmanager
@@ -44,30 +66,43 @@ def create_app(config: Config) -> ASGIApp:
         gc.freeze()
         gc.set_threshold(20_000)
         warming = asyncio.create_task(warm(database))
-        yield {"max_body": config.max_body}
+        yield {"max_body": config.max_body, "receive_limits": receive_limits, "short_cuts": short_cuts}
         warming.cancel()
         passwords.close()
         await database.close()
 
     supplied = [supply(operation, config, parts) for operation in OPERATIONS]
+    receive_limits = ReceiveLimits(config.max_head, config.request_timeout)
+    short_cuts = ShortCuts(supplied, keys.knows, config.log_requests) if config.short_cut else None
     routes = [
-        Route(path, Endpoint(list(operations), keys.authorize))
-        for path, operations in groupby(supplied, key=lambda operation: operation.path)
+        Route(path, Endpoint([op for op in supplied if op.path == path], keys.authorize))
+        for path in sorted({op.path for op in supplied}, key=lambda path: ("{" in path, path))
     ]
     router = Router(routes, redirect_slashes=False, default=not_found, lifespan=lifespan)
     return Edge(router, log_requests=config.log_requests)
 
 
+def find_limits(config: Config) -> Limits:
+    """Of each lane. Without batching, a batch has one member."""
+    width, most = (WIDTH, MOST) if config.batching else (config.pool_size, 1)
+    return Limits(width, most, config.queue_size, config.acquire_timeout)
+
+
 def supply(operation: Operation, config: Config, parts: Mapping[object, object]) -> Operation:
     """The operation with its handler's parameters filled in by type, all but the request."""
-    hints = get_type_hints(operation.handler)
-    arguments = {name: parts[type_] for name, type_ in hints.items() if type_ in parts}
     is_open = operation.open_if is not None and getattr(config, operation.open_if)
     return msgspec.structs.replace(
         operation,
-        handler=partial(operation.handler, **arguments),
+        handler=fill_in(operation.handler, parts),
+        short_cut=fill_in(operation.short_cut, parts) if operation.short_cut else None,
         scope=None if is_open else operation.scope,
     )
+
+
+def fill_in(function: Callable[..., T], parts: Mapping[object, object]) -> Callable[..., T]:
+    """A function or a class with those parameters filled in whose types are parts."""
+    hints = get_type_hints(vars(function)["__init__"] if isinstance(function, type) else function)
+    return partial(function, **{name: parts[type_] for name, type_ in hints.items() if type_ in parts})
 
 
 async def warm(database: Database) -> None:

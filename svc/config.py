@@ -82,6 +82,19 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
             description="Prepared statements a connection keeps; 0 for PgBouncer before 1.21",
         ),
     ] = 200
+    batching: Annotated[bool, Meta(description="Whether point reads and small changes leave in batches")] = (
+        True
+    )
+    short_cut: Annotated[
+        bool, Meta(description="Whether plain point reads are answered without a parser and ASGI")
+    ] = True
+    max_head: Annotated[int, Meta(ge=1024, le=2**20, description="Bytes a request's head may have")] = 65_536
+    request_timeout: Annotated[
+        Seconds,
+        Meta(
+            description="Seconds a request may take to come in; its body may take one more for each 500 bytes"
+        ),
+    ] = 20.0
     max_body: Annotated[int, Meta(ge=1024, le=2**30, description="Bytes a request's body may have")] = 262_144
     hash_memory: Annotated[
         int, Meta(ge=8, le=4_194_304, description="KiB of memory for one argon2id hash")

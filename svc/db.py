@@ -134,6 +134,9 @@ async def connect(config: Config) -> Connection:
         await connection.set_type_codec(
             "jsonb", schema="pg_catalog", encoder=encode_json, decoder=msgspec.Raw, format="text"
         )
+        await connection.set_type_codec(
+            "json", schema="pg_catalog", encoder=msgspec.json.encode, decoder=msgspec.Raw, format="binary"
+        )
     except BaseException:
         connection.terminate()
         raise

@@ -86,8 +86,13 @@ COUNTER = itertools.count(1)
 
 
 def take_request_id(headers: list[tuple[bytes, bytes]]) -> str:
-    """The client's X-Request-Id where it is a plain one, or one of our own: 64 random bits and a count."""
+    """The client's X-Request-Id where it is a plain one, or one of our own."""
     for name, value in headers:
         if name == b"x-request-id" and REQUEST_ID.fullmatch(value):
             return value.decode("ascii")
+    return make_request_id()
+
+
+def make_request_id() -> str:
+    """An id of our own: 64 random bits and a count."""
     return f"{PROCESS}-{next(COUNTER):x}"

@@ -3,9 +3,10 @@
 import hashlib
 import secrets
 import time
-from asyncio import get_running_loop, wrap_future
+from asyncio import Task, get_running_loop, wrap_future
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import datetime
 from typing import Literal, Protocol, TypeVar, get_args
 
@@ -83,25 +84,49 @@ class Keys:
     def __init__(self, queries: ApiKeyQueries) -> None:
         self._queries = queries
         self._seen: dict[bytes, tuple[float, KnownKey]] = {}
+        self._renewing: dict[bytes, Task[KnownKey | None]] = {}
 
     async def authorize(self, request: Request, scope: str) -> None:
         """Notes the key in the request. Raises Problem: 401 without one (RFC 6750), 403 without the scope."""
-        key = await self._find(read_token(request))
+        token = read_token(request)
+        key = self._recall(token) or await self._find(token)
+        if key is None:
+            raise unauthorized("The key is unknown, expired or revoked", ', error="invalid_token"')
         request.scope["key_id"] = key.id
         if scope not in key.scopes:
             challenge = f'Bearer realm="bareline", error="insufficient_scope", scope="{scope}"'
             raise Problem(403, f"The key lacks the scope {scope}", headers={"WWW-Authenticate": challenge})
 
-    async def _find(self, token: bytes) -> KnownKey:
+    def knows(self, token: bytes, scope: str) -> bool:
+        """Whether a key that was seen lately has the scope: 0.3 µs."""
+        key = self._recall(token)
+        return key is not None and scope in key.scopes
+
+    def _recall(self, token: bytes) -> KnownKey | None:
+        """A key seen lately; half-way through its time it is looked at again, while nobody waits."""
         seen, key = self._seen.get(token, (0.0, None))
-        if key and time.monotonic() - seen < KEPT:
-            return key
+        if key is None:
+            return None
+        age = time.monotonic() - seen
+        if age > KEPT / 2 and token not in self._renewing:
+            task = self._renewing[token] = get_running_loop().create_task(self._renew(token))
+            task.add_done_callback(lambda _: self._renewing.pop(token))
+        return key if age < KEPT else None
+
+    async def _renew(self, token: bytes) -> KnownKey | None:
+        """A look at the database that fails in silence: the next request that needs it says why."""
+        with suppress(Exception):
+            return await self._find(token)
+        return None
+
+    async def _find(self, token: bytes) -> KnownKey | None:
+        """The key of a token, in the database; None where it lets nobody in."""
         asked = time.monotonic()
         key = await self._queries.get_api_key(key_hash=hash_token(token))
         if key is None:
             self._seen.pop(token, None)
-            raise unauthorized("The key is unknown, expired or revoked", ', error="invalid_token"')
-        self._seen[token] = asked, key
+        else:
+            self._seen[token] = asked, key
         return key
 
 

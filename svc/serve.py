@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import sys
 import threading
 from functools import partial
 
@@ -15,7 +16,8 @@ from uvicorn.supervisors import Multiprocess
 from svc.app import create_app
 from svc.config import Config
 from svc.db import Database
-from svc.onewrite import GatheringProtocol
+from svc.guard import find_misfit
+from svc.hot import HotProtocol
 from svc.security import SCOPES, ApiKeyQueries, create_key
 
 GRACE_SECONDS = 10
@@ -91,6 +93,14 @@ def end_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
+def find_protocol() -> type[asyncio.Protocol] | str:
+    """Ours; uvicorn's own where that is not the class that ours was made for."""
+    if misfit := find_misfit():
+        print(f"Without short cuts and limits on receiving: {misfit}", file=sys.stderr, flush=True)
+        return "httptools"
+    return HotProtocol
+
+
 def configure(config: Config, workers: int = 1) -> uvicorn.Config:
     """uvicorn's settings. Its access log and its proxy headers are worth 1.5× on small answers."""
     return uvicorn.Config(
@@ -98,7 +108,7 @@ def configure(config: Config, workers: int = 1) -> uvicorn.Config:
         factory=True,
         workers=workers,
         loop="uvloop",
-        http=GatheringProtocol,
+        http=find_protocol(),
         ws="none",
         lifespan="on",
         log_config=None,

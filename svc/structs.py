@@ -140,6 +140,13 @@ class UpdateUser(Struct, frozen=True, forbid_unknown_fields=True):
     profile: JsonObject | UnsetType = UNSET
 
 
+class LookUpUsers(Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of `POST /users/lookup`: one of the two."""
+
+    ids: Annotated[list[Id], Meta(max_length=1000)] | UnsetType = UNSET
+    emails: Annotated[list[Email], Meta(max_length=1000)] | UnsetType = UNSET
+
+
 class User(Struct, frozen=True, gc=False, omit_defaults=True):
     """A user as clients see it; `profile` comes only where `fields` asks for it."""
 
@@ -190,6 +197,11 @@ class GetUser(Struct, frozen=True, forbid_unknown_fields=True):
 
     fields: UserFields | None = None
 
+    @property
+    def wants_profile(self) -> bool:
+        """A profile may be large, so it is read only for those who ask."""
+        return self.fields is not None and "profile" in self.fields
+
 
 Sort = Literal["id", "-id", "email", "-email", "created_at", "-created_at"]
 
@@ -206,13 +218,27 @@ class ListUsers(Struct, frozen=True, forbid_unknown_fields=True):
     created_from: Instant | None = None
     created_to: Instant | None = None
 
+    @property
+    def wants_profile(self) -> bool:
+        """A profile may be large, so it is read only for those who ask."""
+        return self.fields is not None and "profile" in self.fields
+
 
 class UserPage(Struct, frozen=True, omit_defaults=True):
-    """The answer of `GET /users`; `next_cursor` is null on the last page, `count` comes when preferred."""
+    """The answer of `GET /users`: users as PostgreSQL wrote them, or chosen fields of them.
 
-    users: list[User] | list[dict[str, object]]
+    `next_cursor` is null on the last page; `count` comes when preferred.
+    """
+
+    users: Raw | list[dict[str, Raw]]
     next_cursor: str | None
     count: int | None = None
+
+
+class UsersFound(Struct, frozen=True):
+    """The answer of `POST /users/lookup`: users as PostgreSQL wrote them, and nulls."""
+
+    users: Raw
 
 
 class Health(Struct, frozen=True):

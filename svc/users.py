@@ -1,49 +1,76 @@
-"""The users: /users and /users/{id}."""
+"""Single users: POST /users and /users/{id}."""
 
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Sequence
 from datetime import datetime
-from hashlib import blake2b
-from typing import Protocol
-from urllib.parse import urlencode
+from operator import attrgetter
+from typing import Protocol, Self
 
-import msgspec
 from msgspec import UNSET, Struct
 from starlette.requests import Request
 from starlette.responses import Response
 
+from svc.batch import Limits, ReadLane, WriteLane
 from svc.errors import Problem, broken_constraint
-from svc.headers import Retry, etag, is_known, read_preference, read_retry, read_versions
+from svc.headers import Retry, etag, is_known, read_retry, read_versions
 from svc.security import Passwords
 from svc.sql import Queries
 from svc.structs import (
     CreateUser,
     GetUser,
-    Id,
-    ListUsers,
     StoredUser,
-    Text,
     UpdateUser,
     User,
     UserFields,
-    UserPage,
 )
 from svc.web import (
     MERGE_PATCH_TYPES,
     Operation,
+    ShortCut,
     answer,
-    invalid_query,
     read_body,
     read_id,
     read_query,
 )
 
 
-class Position(Struct, frozen=True, forbid_unknown_fields=True):
-    """Where a page of a list ends: what its order looks at, of its last user. All null: before the first."""
+class UserChange(Struct, frozen=True):
+    """A change of one user, if it is one of these versions; None for any."""
 
-    id: Id | None = None
-    email: Text | None = None
-    created_at: datetime | None = None
+    id: int
+    versions: list[int] | None
+    fields: UpdateUser
+
+    @property
+    def is_small(self) -> bool:
+        """Whether it may leave in a batch: without a profile, and of one version at most."""
+        return self.fields.profile is UNSET and (self.versions is None or len(self.versions) == 1)
+
+
+class UserChanges(Struct, frozen=True):
+    """Small changes, column by column."""
+
+    ids: list[int]
+    versions: list[int | None]
+    emails: list[str | None]
+    set_display_names: list[bool]
+    display_names: list[str | None]
+    are_active: list[bool | None]
+
+    @classmethod
+    def of(cls, changes: Sequence[UserChange]) -> Self:
+        """UNSET becomes null, as in a single change."""
+        rows = [
+            (
+                change.id,
+                change.versions[0] if change.versions else None,
+                change.fields.email or None,
+                change.fields.display_name is not UNSET,
+                change.fields.display_name or None,
+                None if change.fields.is_active is UNSET else change.fields.is_active,
+            )
+            for change in changes
+        ]
+        return cls(*map(list, zip(*rows, strict=True)))
 
 
 class FirstAnswer(Struct, frozen=True):
@@ -66,31 +93,35 @@ class UserQueries(Queries, Protocol, file="users.sql"):
     ) -> StoredUser | None: ...
     async def get_first_answer(self, *, retry: Retry) -> FirstAnswer | None: ...
     async def get_user(self, *, id: int, with_profile: bool) -> StoredUser | None: ...
+    async def get_users(self, *, ids: list[int]) -> list[StoredUser]: ...
+    async def update_users(self, *, changes: UserChanges) -> list[StoredUser]: ...
     async def update_user(
         self, *, id: int, versions: list[int] | None, change: UpdateUser, set_display_name: bool
     ) -> StoredUser | None: ...
     async def delete_user(self, *, id: int, versions: list[int] | None) -> int: ...
-    async def count_users(self, *, filter: ListUsers) -> int: ...
-    async def estimate_users(self, *, filter: ListUsers) -> str: ...
-    async def list_users_by_exact_email(self, *, filter: ListUsers, with_profile: bool) -> list[User]: ...
-    async def list_users_by_id(
-        self, *, filter: ListUsers, after: Position, limit: int, with_profile: bool
-    ) -> list[User]: ...
-    async def list_users_by_id_desc(
-        self, *, filter: ListUsers, after: Position, limit: int, with_profile: bool
-    ) -> list[User]: ...
-    async def list_users_by_email(
-        self, *, filter: ListUsers, after: Position, limit: int, with_profile: bool
-    ) -> list[User]: ...
-    async def list_users_by_email_desc(
-        self, *, filter: ListUsers, after: Position, limit: int, with_profile: bool
-    ) -> list[User]: ...
-    async def list_users_by_created_at(
-        self, *, filter: ListUsers, after: Position, limit: int, with_profile: bool
-    ) -> list[User]: ...
-    async def list_users_by_created_at_desc(
-        self, *, filter: ListUsers, after: Position, limit: int, with_profile: bool
-    ) -> list[User]: ...
+
+
+class UserLane(ReadLane[int, StoredUser]):
+    """Point reads by id, without profiles."""
+
+    def __init__(self, users: UserQueries, limits: Limits) -> None:
+        super().__init__(
+            limits,
+            one=lambda id_: users.get_user(id=id_, with_profile=False),
+            many=lambda ids: users.get_users(ids=ids),
+            key=attrgetter("id"),
+        )
+
+
+class ChangeLane(WriteLane[UserChange, StoredUser]):
+    """Small changes of single users."""
+
+    def __init__(self, users: UserQueries, limits: Limits) -> None:
+        super().__init__(
+            limits,
+            one=lambda change: update_alone(users, change),
+            many=lambda changes: users.update_users(changes=UserChanges.of(changes)),
+        )
 
 
 async def create_user(request: Request, users: UserQueries, passwords: Passwords) -> Response:
@@ -125,31 +156,55 @@ async def repeat_answer(passwords: Passwords, new: CreateUser, first: FirstAnswe
     return StoredUser(first.user_id, first.email, first.display_name, True, first.created_at, None, 1)
 
 
-async def get_user(request: Request, users: UserQueries) -> Response:
+async def get_user(request: Request, users: UserQueries, by_id: UserLane) -> Response:
     """One user, or 304 where the client has this version."""
-    fields = read_query(request, GetUser).fields
-    user = await users.get_user(id=read_id(request), with_profile=wants_profile(fields))
+    query = read_query(request, GetUser)
+    id_ = read_id(request)
+    if query.wants_profile:
+        user = await users.get_user(id=id_, with_profile=True)
+    else:
+        user = await by_id.get(id_)
+    if user and is_known(request, user.version):
+        return Response(status_code=304, headers={"ETag": etag(user.version)})
+    return answer_found(user, query.fields)
+
+
+def answer_found(user: StoredUser | None, fields: UserFields | None = None) -> Response:
+    """A user. Raises Problem 404 for none."""
     if user is None:
         raise no_user()
-    if is_known(request, user.version):
-        return Response(status_code=304, headers={"ETag": etag(user.version)})
     return answer_user(user, fields)
 
 
-async def update_user(request: Request, users: UserQueries) -> Response:
+def cut_to_user(by_id: UserLane) -> ShortCut[StoredUser]:
+    """The short cut of `GET /users/{id}`."""
+    return ShortCut(by_id.ask, answer_found)
+
+
+async def update_user(request: Request, users: UserQueries, changes: ChangeLane) -> Response:
     """Changes the fields that are given (RFC 7396), if the client's version is the current one."""
     id_, versions = read_id(request), read_versions(request)
-    change = await read_body(request, UpdateUser, MERGE_PATCH_TYPES)
-    if change == UpdateUser():
+    change = UserChange(id_, versions, await read_body(request, UpdateUser, MERGE_PATCH_TYPES))
+    if change.fields == UpdateUser():
         user = await users.get_user(id=id_, with_profile=False)
         user = user if user and (versions is None or user.version in versions) else None
+    elif change.is_small:
+        user = await changes.get(change)
     else:
-        user = await users.update_user(
-            id=id_, versions=versions, change=change, set_display_name=change.display_name is not UNSET
-        )
+        user = await update_alone(users, change)
     if user is None:
         raise await why_unchanged(users, id_)
     return answer_user(user)
+
+
+async def update_alone(users: UserQueries, change: UserChange) -> StoredUser | None:
+    """One change with a statement of its own."""
+    return await users.update_user(
+        id=change.id,
+        versions=change.versions,
+        change=change.fields,
+        set_display_name=change.fields.display_name is not UNSET,
+    )
 
 
 async def delete_user(request: Request, users: UserQueries) -> Response:
@@ -160,60 +215,6 @@ async def delete_user(request: Request, users: UserQueries) -> Response:
     return Response(status_code=204)
 
 
-async def list_users(request: Request, users: UserQueries) -> Response:
-    """A page of users, and the way to the next one."""
-    query = read_query(request, ListUsers)
-    found = await find_page(users, query)
-    page, more = found[: query.limit], len(found) > query.limit
-    cursor = write_cursor(query, page[-1]) if more else None
-    headers = {"Link": link_next(request, cursor)} if cursor else {}
-    count = None
-    if preferred := read_preference(request):
-        headers["Preference-Applied"] = f"count={preferred}"
-        count = await count_users(users, query, preferred)
-        headers["Content-Range"] = f"*/{count}"
-    return answer(UserPage(choose_fields(page, query.fields), cursor, count), headers=headers)
-
-
-async def find_page(users: UserQueries, query: ListUsers) -> list[User]:
-    """The page's users, and one more where there is a next page."""
-    with_profile = wants_profile(query.fields)
-    after = read_cursor(query)
-    if query.email:
-        return await users.list_users_by_exact_email(filter=query, with_profile=with_profile)
-    orders = {
-        "id": users.list_users_by_id,
-        "-id": users.list_users_by_id_desc,
-        "email": users.list_users_by_email,
-        "-email": users.list_users_by_email_desc,
-        "created_at": users.list_users_by_created_at,
-        "-created_at": users.list_users_by_created_at_desc,
-    }
-    return await orders[query.sort](
-        filter=query, after=after, limit=query.limit + 1, with_profile=with_profile
-    )
-
-
-async def count_users(users: UserQueries, query: ListUsers, preferred: str) -> int:
-    """How many users the filters let through, on all pages together."""
-    if preferred == "exact":
-        return await users.count_users(filter=query)
-    plan = msgspec.json.decode(await users.estimate_users(filter=query), type=list[Explained])
-    return plan[0].plan.rows
-
-
-class PlanNode(Struct, rename={"rows": "Plan Rows"}):
-    """The top of a plan."""
-
-    rows: int
-
-
-class Explained(Struct, rename={"plan": "Plan"}):
-    """What `explain (format json)` answers."""
-
-    plan: PlanNode
-
-
 def answer_user(
     user: StoredUser,
     fields: UserFields | None = None,
@@ -222,20 +223,8 @@ def answer_user(
 ) -> Response:
     """A user, or the chosen fields of it, with its version."""
     public = user.public()
-    content = choose_fields([public], fields)[0] if fields else public
+    content = {field: getattr(public, field) for field in fields} if fields else public
     return answer(content, status, {"ETag": etag(user.version), **(headers or {})})
-
-
-def choose_fields(users: list[User], fields: UserFields | None) -> list[User] | list[dict[str, object]]:
-    """The users, or the chosen fields of each."""
-    if fields is None:
-        return users
-    return [{field: getattr(user, field) for field in fields} for user in users]
-
-
-def wants_profile(fields: UserFields | None) -> bool:
-    """A profile may be large, so it is read only for those who ask."""
-    return fields is not None and "profile" in fields
 
 
 def no_user() -> Problem:
@@ -250,47 +239,9 @@ async def why_unchanged(users: UserQueries, id_: int) -> Problem:
     return Problem(412, "The user has changed since", code="changed-since")
 
 
-def write_cursor(query: ListUsers, last: User) -> str:
-    """Where a page ended: opaque, and of no use with another order or other filters."""
-    position = Position(
-        id=None if query.sort.endswith("email") else last.id,
-        email=last.email if query.sort.endswith("email") else None,
-        created_at=last.created_at if query.sort.endswith("created_at") else None,
-    )
-    return seal(query, msgspec.msgpack.encode(position))
-
-
-def read_cursor(query: ListUsers) -> Position:
-    """The position that a cursor holds. Raises Problem 422 for one that is not of this list."""
-    if query.cursor is None:
-        return Position()
-    try:
-        signed = urlsafe_b64decode(query.cursor.encode("ascii") + b"==")
-        content = signed[8:]
-        if query.cursor == seal(query, content) and not query.email:
-            return msgspec.msgpack.decode(content, type=Position)
-    except (ValueError, RecursionError, msgspec.DecodeError):  # not ASCII, not base64, no position
-        pass
-    raise invalid_query({"cursor": "Not a cursor of this list: sort and filters must stay the same"})
-
-
-def seal(query: ListUsers, content: bytes) -> str:
-    """A cursor that is tied to its list. No secret is in it: a forged one shows nothing that paging hides."""
-    list_ = repr((query.sort, query.is_active, query.created_from, query.created_to)).encode()
-    seal_ = blake2b(content, digest_size=8, key=blake2b(list_).digest()).digest()
-    return urlsafe_b64encode(seal_ + content).rstrip(b"=").decode()
-
-
-def link_next(request: Request, cursor: str) -> str:
-    """`Link` to the next page (RFC 8288), relative, so that it holds behind any proxy."""
-    parameters = {**request.query_params, "cursor": cursor}
-    return f'<{request.url.path}?{urlencode(parameters)}>; rel="next"'
-
-
 ROUTES = [
-    Operation("GET", "/users/{id}", get_user, "users:read", User),
+    Operation("GET", "/users/{id}", get_user, "users:read", User, short_cut=cut_to_user),
     Operation("PATCH", "/users/{id}", update_user, "users:write", User),
     Operation("DELETE", "/users/{id}", delete_user, "users:write"),
     Operation("POST", "/users", create_user, "users:write", User, open_if="open_registration"),
-    Operation("GET", "/users", list_users, "users:read", UserPage),
 ]

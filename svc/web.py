@@ -1,28 +1,23 @@
-"""HTTP without a domain: operations, bodies in, answers out, problems, request ids, the request log."""
+"""HTTP without a domain: operations, bodies and queries in, answers and problems out."""
 
-import logging
-import re
-import sys
-import time
-import traceback
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
-from typing import Any, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 from urllib.parse import parse_qsl
 
 import msgspec
 from msgspec import Raw, Struct
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
-from svc.errors import FieldError, Problem, find_problem
-from svc.headers import take_request_id
+from svc.errors import FieldError, Problem
 from svc.validation import Failure, Invalid, find_failures, parse_hook, split_message, validate
 
 S = TypeVar("S", bound=Struct)
+R = TypeVar("R")
 
 JSON_TYPES = ("application/json",)
 MOST_PARAMETERS = 100
@@ -31,8 +26,18 @@ MOST_ERRORS = 100
 
 MERGE_PATCH_TYPES = ("application/merge-patch+json", "application/json")
 
-logger = logging.getLogger("svc")
 encode = msgspec.json.Encoder().encode
+
+
+class ShortCut(Struct, Generic[R], frozen=True):
+    """How a plain GET of one row by its id is answered without a handler: see svc/hot.py.
+
+    `ask` has its second argument called once with the row, None, or the error; `answer` makes the response
+    that the handler would make, or raises the Problem.
+    """
+
+    ask: Callable[[int, Callable[[R | None, Exception | None], None]], None]
+    answer: Callable[[R | None], Response]
 
 
 class Operation(Struct, frozen=True):
@@ -41,7 +46,8 @@ class Operation(Struct, frozen=True):
     `handler` takes the request and, by the types of its other parameters, what it works with: a bound
     Queries, the Passwords. `scope` is what a key must hold; None lets anyone in, as does `open_if`, the
     name of a Config flag, where that flag is set. `returns` is the struct that a good answer holds: no
-    secret column may reach it, which `svc check` proves.
+    secret column may reach it, which `svc check` proves. `short_cut` makes the operation's short cut; its
+    parameters are filled in as the handler's are.
     """
 
     method: str
@@ -50,6 +56,7 @@ class Operation(Struct, frozen=True):
     scope: str | None = None
     returns: type[Struct] | None = None
     open_if: str | None = None
+    short_cut: Callable[..., ShortCut[Any]] | None = None
 
 
 class Endpoint:
@@ -221,104 +228,16 @@ def invalid_query(failures: Mapping[str, str]) -> Problem:
     return Problem(422, "The query does not fit", code="invalid", errors=errors)
 
 
-PATH_ID = re.compile(r"[1-9][0-9]{0,18}")
-
-
 def read_id(request: Request) -> int:
-    """The `{id}` of the path. Raises Problem 404 for what can be no id: digits, at most int8's largest."""
-    text = request.path_params["id"]
-    if PATH_ID.fullmatch(text) and (id_ := int(text)) < 2**63:
+    """The `{id}` of the path. Raises Problem 404 for what can be no id."""
+    id_ = parse_id(request.path_params["id"].encode())
+    if id_ is None:
+        raise Problem(404, "There is nothing with this id")
+    return id_
+
+
+def parse_id(text: bytes) -> int | None:
+    """An id as it is written: ASCII digits, no zero in front, at most int8's largest."""
+    if text.isdigit() and text[0] != ord("0") and len(text) < 20 and (id_ := int(text)) < 2**63:
         return id_
-    raise Problem(404, "There is nothing with this id")
-
-
-class Edge:
-    """The outermost app: gives each request its id, turns every exception into a problem, logs."""
-
-    def __init__(self, app: ASGIApp, *, log_requests: bool) -> None:
-        self._app = app
-        self._log_requests = log_requests
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        request_id = take_request_id(scope["headers"])
-        started = time.perf_counter()
-        status = 0
-
-        async def send_with_id(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                message["headers"].append((b"x-request-id", request_id.encode("ascii")))
-            await send(message)
-
-        try:
-            await self._app(scope, receive, send_with_id)
-        except ClientDisconnect:
-            status = 499  # nginx's code for a client that left; nobody is there to read an answer
-        except Exception as error:
-            problem = self._explain(error, request_id)
-            if status:
-                raise RuntimeError("The answer failed half-way") from None
-            await answer_problem(problem, request_id)(scope, receive, send_with_id)
-        finally:
-            if self._log_requests:
-                log_request(scope, request_id, status, time.perf_counter() - started)
-
-    def _explain(self, error: Exception, request_id: str) -> Problem:
-        problem = error if isinstance(error, Problem) else find_problem(error)
-        if problem is not error:
-            log_error(error, request_id, logging.WARNING if problem else logging.ERROR)
-        return problem or Problem(500, "The error is ours, and it was logged under this request id")
-
-
-def log_request(scope: Scope, request_id: str, status: int, seconds: float) -> None:
-    """One line a request. The query string stays out: it holds emails."""
-    client = scope.get("client")
-    fields = {
-        "request_id": request_id,
-        "method": scope["method"],
-        "path": scope["path"],
-        "status": status,
-        "milliseconds": round(seconds * 1000, 3),
-        "client": client[0] if client else None,
-    }
-    logger.info("request", extra={"fields": fields})
-
-
-def log_error(error: BaseException, request_id: str, level: int) -> None:
-    """Where an error came from. Its message stays out: the database's and the driver's hold values."""
-    frames = traceback.extract_tb(error.__traceback__)
-    fields = {
-        "request_id": request_id,
-        "error": type(error).__qualname__,
-        "sqlstate": getattr(error, "sqlstate", None),
-        "constraint": getattr(error, "constraint_name", None),
-        "frames": [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames],
-    }
-    logger.log(level, "error", extra={"fields": fields})
-
-
-class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time, level, message, and the record's own fields."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """The line."""
-        fields: dict[str, Any] = getattr(record, "fields", {})
-        line = {
-            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
-            "level": record.levelname.lower(),
-            "message": record.getMessage(),
-            **fields,
-        }
-        return msgspec.json.encode(line).decode()
-
-
-def configure_logging() -> None:
-    """JSON lines on stderr: ours from info up, the libraries' from warning up."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter())
-    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
-    logger.setLevel(logging.INFO)
+    return None

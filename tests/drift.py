@@ -51,21 +51,33 @@ DERIVED = {"idempotency_keys.body_hash": {"get_first_answer"}}
 """Who makes a column out of this one that is null where it is."""
 
 FILTERED = {
-    "users.email": {"list_users_by_email", "list_users_by_email_desc", "list_users_by_exact_email"},
+    "users.email": {"get_user_by_email", "get_users_by_email", "look_up_users_by_email"},
     "users.created_at": {"list_users_by_created_at", "list_users_by_created_at_desc"},
 }
 """Who gives a column out but lets no null of it through: their `where` compares it."""
 
 KEYS = {
     "users_pkey": {"get_user", "update_user"},
+    "users_email_key": {"get_user_by_email"},
     "api_keys_key_hash_key": {"get_api_key"},
     "idempotency_keys_pkey": {"get_first_answer"},
 }
 """Who finds one row at most because of a key."""
 
 INDEXES = {
-    "users_pkey": {"list_users_by_id", "list_users_by_id_desc"},
-    "users_email_key": {"list_users_by_email", "list_users_by_email_desc", "list_users_by_exact_email"},
+    "users_pkey": {
+        "get_users",
+        "list_users_by_id",
+        "list_users_by_id_desc",
+        "look_up_users_by_id",
+        "update_users",
+    },
+    "users_email_key": {
+        "get_users_by_email",
+        "list_users_by_email",
+        "list_users_by_email_desc",
+        "look_up_users_by_email",
+    },
     "users_created_at_id_idx": {"list_users_by_created_at", "list_users_by_created_at_desc"},
 }
 """Who is marked hot and walks an index."""

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from starlette.requests import Request
 
 from svc.errors import Problem
+from svc.paging import seal
 from svc.structs import ListUsers
-from svc.users import seal
+from svc.user_lists import describe_list
 from svc.web import read_query
 from tests.conftest import Service, pointers, problem
 
@@ -231,7 +232,7 @@ def test_a_forged_cursor_is_refused(refused: Refused) -> None:
     calls: list[Call] = []
     for sort, position in FORGED:
         content = bytes(position) if isinstance(position, msgspec.Raw) else msgspec.msgpack.encode(position)
-        cursor = seal(msgspec.convert({"sort": sort}, ListUsers), content)
+        cursor = seal(describe_list(msgspec.convert({"sort": sort}, ListUsers)), content)
         calls.append((f"/users?sort={sort}&cursor={cursor}", None))
     refused("GET", calls, 422)
 

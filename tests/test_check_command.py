@@ -95,6 +95,7 @@ def make_one_mistake(checkout: Path) -> Ran:
 def make_many_mistakes(checkout: Path) -> Ran:
     """Of many kinds, most of them in files that have others."""
     keys, users = checkout / "queries/api_keys.sql", checkout / "queries/users.sql"
+    lists = checkout / "queries/user_lists.sql"
     edit(keys, "select id, name, scopes,", "select id, name, scops,")
     append(keys, "-- name: count_keys :one", "-- New.", "select count(*) as n from api_keys;")
     append(keys, "-- name: get_user :one", "-- The second one.", "select count(*) as n from api_keys;")
@@ -102,7 +103,7 @@ def make_many_mistakes(checkout: Path) -> Ran:
         declare(checkout, signature)
     edit(checkout / "svc/security.py", "    scopes: list[str]\n\n", "    rights: list[str]\n\n")
     append(users, "-- name: no_signature :one", "-- New.", "select 1 as n;")
-    edit(users, "-- name: count_users :one\n", "-- name: count_users :one\n-- @hot\n")
+    edit(lists, "-- name: count_users :one\n", "-- name: count_users :one\n-- @hot\n")
     deleting = "def delete_user(self, *, id: int"
     edit(checkout / "svc/users.py", f"{deleting}, versions: list[int] | None)", f"{deleting})")
     edit(checkout / "svc/users.py", "    user_id: int\n", "    user_id: int | None\n")
@@ -220,7 +221,7 @@ def test_all_mistakes_are_found_in_one_run_and_nothing_else(after: After) -> Non
         ran.place("signature", "svc/security.py", "no_query"),
         ran.place("signature", users, "no_signature"),
         ran.place("signature", users, "delete_user"),
-        ran.place("plan", users, "count_users"),
+        ran.place("plan", "queries/user_lists.sql", "count_users"),
         ran.place("column", "queries/migrations.sql", "list_checksums", "select migration_id, checksum"),
         ran.place("text", "svc/extra.py", "-", "import asyncpg"),
     }

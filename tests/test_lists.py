@@ -5,13 +5,15 @@ from datetime import UTC, datetime
 from itertools import product
 from typing import Any
 
+import msgspec
 import pytest
 from httpx import Client
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from svc.paging import write_cursor
 from svc.structs import ListUsers, User
-from svc.users import write_cursor
+from svc.user_lists import describe_list, find_position
 from tests.conftest import pointers, problem
 
 Sql = Callable[..., list[tuple[Any, ...]]]
@@ -238,8 +240,10 @@ def test_a_cursor_that_was_tampered_with_is_refused(client: Client, users: list[
 
 def test_a_cursor_for_a_place_that_cannot_be_is_refused(client: Client, users: list[Object]) -> None:
     nowhere = User(2**64 - 1, "\0", None, True, datetime(2026, 1, 1, tzinfo=UTC))
+    line = msgspec.json.encode(nowhere).decode()
     for sort in SORTS:
-        cursor = write_cursor(ListUsers(sort=sort), nowhere)
+        query = ListUsers(sort=sort)
+        cursor = write_cursor(describe_list(query), find_position(query, line))
         response = client.get("/users", params={"sort": sort, "cursor": cursor})
         assert pointers(problem(response, 422)) == {"?cursor"}, sort
 

@@ -239,10 +239,11 @@ class Scope:
             parts: list[Node] = []
             if condition[""] == "NULLTEST" and condition["nulltesttype"] == "1":
                 parts = [condition["arg"]]
-            elif (
-                condition[""] == "OPEXPR" and self.catalog.operators.get(condition["opno"]) in TOTAL_OPERATORS
-            ):
-                parts = condition["args"]
+            elif self.catalog.operators.get(str(condition.get("opno"))) in TOTAL_OPERATORS:
+                if condition[""] == "OPEXPR":
+                    parts = condition["args"]
+                elif condition[""] == "SCALARARRAYOPEXPR" and condition["useOr"] == "true":  # = any (…)
+                    parts = condition["args"][:1]
             for part in map(unwrap, parts):
                 if part[""] == "VAR" and part["varlevelsup"] == "0":
                     found.add((part["varno"], part["varattno"]))

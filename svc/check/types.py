@@ -57,9 +57,9 @@ def fits(type_: Any, name: str, labels: Sequence[str] | None, *, into_database: 
     bare, metas = split_annotated(type_)
     if name.startswith("_") or name.endswith("[]"):
         element = name.removeprefix("_").removesuffix("[]")
-        return get_origin(bare) is list and fits(
-            get_args(bare)[0], element, labels, into_database=into_database
-        )
+        of_list = get_args(bare)[0] if get_origin(bare) is list else None
+        inner, _ = split_optional(of_list)  # an array's elements may be null
+        return fits(inner, element, labels, into_database=into_database)
     if labels is not None:
         return enum_fits(bare, labels, into_database)
     if get_origin(bare) is Literal:
@@ -114,7 +114,7 @@ def enum_fits(type_: Any, labels: Sequence[str], into_database: bool) -> bool:
 
 
 def json_fits(type_: type, name: str, into_database: bool) -> bool:
-    """jsonb goes in as a checked object and comes out unparsed; json comes out as text."""
+    """jsonb goes in as a checked object; either comes out unparsed."""
     if into_database:
         return name == "jsonb" and (issubclass(type_, JsonObject) or issubclass(type_, Mapping))
-    return type_ is (Raw if name == "jsonb" else str)
+    return type_ is Raw

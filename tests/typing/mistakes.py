@@ -4,14 +4,18 @@ Not run and not imported; tests/test_typing.py has it checked.
 """
 
 from svc.security import ApiKeyQueries
-from svc.structs import Email, ListUsers, StoredUser, User
+from svc.structs import ListUsers, StoredUser
+from svc.user_lists import Position, UserListQueries
 from svc.users import UserQueries
 
 
-async def no_mistake(users: UserQueries, keys: ApiKeyQueries) -> tuple[str | None, list[str], int]:
+async def no_mistake(
+    users: UserQueries, lists: UserListQueries, keys: ApiKeyQueries
+) -> tuple[str | None, list[str], int]:
     stored = await users.get_user(id=1, with_profile=False)
-    wanted = ListUsers(email=Email("ada@example.com"))
-    found = await users.list_users_by_exact_email(filter=wanted, with_profile=False)
+    wanted, start = ListUsers(is_active=True), Position()
+    page = await lists.list_users_by_id(filter=wanted, after=start, limit=10, with_profile=False)
+    found = await lists.get_users_by_email(emails=[page.users or ""])
     key = await keys.get_api_key(key_hash=b"hash")
     deleted: int = await users.delete_user(id=1, versions=None)
     name = stored.display_name if stored else None
@@ -53,8 +57,8 @@ async def field_of_another_type(users: UserQueries) -> str:
     return user.display_name if user else "nobody"  # mistake
 
 
-async def list_as_one_row(users: UserQueries) -> User:
-    return await users.list_users_by_exact_email(filter=ListUsers(), with_profile=False)  # mistake
+async def list_as_one_row(lists: UserListQueries) -> StoredUser:
+    return await lists.get_users_by_email(emails=["ada@example.com"])  # mistake
 
 
 async def text_for_bytes(keys: ApiKeyQueries) -> bool:

@@ -1,0 +1,191 @@
+"""The HTTP protocol on the port: uvicorn's own, with the limits that it lacks.
+
+uvicorn on httptools bounds neither the size of a request's head nor the time that it takes to come in,
+answers what is no HTTP in plain text, and writes the head and the body of a response apart.
+"""
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any, cast
+
+import uvicorn
+from msgspec import Struct
+from starlette.responses import Response
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from svc.errors import Problem
+from svc.headers import make_request_id
+from svc.web import answer_problem
+
+TESTED = ("0.54.",)
+"""The versions of uvicorn whose class was read and tested; pyproject.toml pins the same."""
+
+NEEDED = frozenset("cycle pipeline flow transport server_state app_state loop timeout_keep_alive".split())
+"""The attributes of uvicorn's class that are used here and in hot.py."""
+
+SLOWEST = 500
+"""Bytes a second: a body that comes faster may take longer than the limit, as in Apache's mod_reqtimeout."""
+
+
+def find_misfit() -> str | None:
+    """Why uvicorn's class is not the one that this file was written for; None where it is."""
+    if not uvicorn.__version__.startswith(TESTED):
+        return f"uvicorn {uvicorn.__version__} was not tested"
+    missing = NEEDED - set(HttpToolsProtocol.__init__.__code__.co_names)
+    return f"uvicorn's protocol has no {', '.join(sorted(missing))}" if missing else None
+
+
+class ReceiveLimits(Struct, frozen=True):
+    """Bytes of a request's head; seconds for its head, and for its body beyond what SLOWEST allows."""
+
+    head: int
+    seconds: float
+
+
+class GatheringTransport:
+    """A transport that keeps what is written until the loop's next turn; all else is the transport's own.
+
+    One system call a response instead of two: the second was 13 % of the samples that a profiler took of a
+    worker under point reads.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._parts: list[bytes] = []
+        self.is_closing = transport.is_closing
+
+    def write(self, data: bytes) -> None:
+        """Keeps `data` for the next turn."""
+        if not self._parts:
+            self._loop.call_soon(self.flush)
+        self._parts.append(data)
+
+    def write_now(self, data: bytes) -> None:
+        """Writes `data`, after what was kept."""
+        self.flush()
+        self._transport.write(data)
+
+    def close(self) -> None:
+        """Closes it after what was written is out."""
+        self.flush()
+        self._transport.close()
+
+    def flush(self) -> None:
+        """Writes what was kept."""
+        if self._parts:
+            data, self._parts = b"".join(self._parts), []
+            self._transport.write(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
+def frame(
+    response: Response, defaults: Iterable[tuple[bytes, bytes]], request_id: str, *, close: bool
+) -> bytes:
+    """A response as uvicorn writes it, the request's id last among the headers, as Edge has it."""
+    lines: list[bytes | memoryview] = [STATUS_LINE[response.status_code]]
+    for name, value in (*defaults, *response.raw_headers):
+        lines += (name, b": ", value, b"\r\n")
+    lines += (b"x-request-id: ", request_id.encode("ascii"), b"\r\n")
+    lines += (b"connection: close\r\n\r\n" if close else b"\r\n", response.body)
+    return b"".join(lines)
+
+
+class GuardedProtocol(HttpToolsProtocol):
+    """One connection. `_receiving` holds from the first byte of a request to its last."""
+
+    transport: GatheringTransport  # type: ignore[assignment]
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A new connection: it must say something in time."""
+        gathering = cast("asyncio.Transport", GatheringTransport(transport, self.loop))
+        super().connection_made(gathering)
+        self._limits: ReceiveLimits = self.app_state["receive_limits"]
+        self._receiving = self._in_head = False
+        self._head_size = self._body_size = 0
+        self._began = 0.0
+        self._watch: asyncio.TimerHandle | None = None
+        self._refusal = Problem(400, "This is not HTTP/1.1", code="malformed")
+        self.timeout_keep_alive_task = self.loop.call_later(
+            self._limits.seconds, self.timeout_keep_alive_handler
+        )
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nothing is waited for any more."""
+        super().connection_lost(exc)
+        self._unset_keepalive_if_required()
+        if self._watch:
+            self._watch.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        """Feeds the parser, and watches over what is not whole yet."""
+        super().data_received(data)
+        if self._in_head:
+            self._head_size += len(data)
+            if self._head_size > self._limits.head:
+                self._refuse(self._head_too_large())
+        if self._receiving and self._watch is None:
+            self._watch = self.loop.call_later(self._limits.seconds, self._check_progress)
+
+    def on_message_begin(self) -> None:
+        """The first byte of a request."""
+        super().on_message_begin()
+        self._receiving = self._in_head = True
+        self._head_size = self._body_size = 0
+        self._began = self.loop.time()
+
+    def on_headers_complete(self) -> None:
+        """Starts the app, unless the head is too large, which ends the parsing."""
+        self._in_head = False
+        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        if size > self._limits.head:
+            self._refusal = self._head_too_large()
+            raise self._refusal
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """A part of the body."""
+        self._body_size += len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """The last byte of a request."""
+        self._receiving = False
+        super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """What uvicorn does when the parser fails: here it may have been our own refusal."""
+        self._refuse(self._refusal)
+
+    def _head_too_large(self) -> Problem:
+        return Problem(431, f"A request's head may have {self._limits.head} bytes", code="head-too-large")
+
+    def _check_progress(self) -> None:
+        """Answers 408 where the request does not come in fast enough, unless it is us who do not read."""
+        self._watch = None
+        if not self._receiving or self.transport.is_closing():
+            return
+        now = self.loop.time()
+        if self.flow.read_paused:
+            self._began = now
+        rest = self._began + self._limits.seconds + self._body_size / SLOWEST - now
+        if rest > 0:
+            self._watch = self.loop.call_later(rest, self._check_progress)
+        else:
+            self._refuse(Problem(408, "The request did not come in time", code="too-slow"))
+
+    def _refuse(self, problem: Problem) -> None:
+        """Answers, where no answer has begun, and closes; a handler that still reads hears of it."""
+        cycle = self.cycle
+        if cycle and not cycle.response_complete:
+            cycle.disconnected = True
+            cycle.message_event.set()
+        if not (cycle and cycle.response_started and not cycle.response_complete):
+            request_id = make_request_id()
+            response = answer_problem(problem, request_id)
+            self.transport.write_now(
+                frame(response, self.server_state.default_headers, request_id, close=True)
+            )
+        self.transport.close()
