@@ -100,7 +100,7 @@ func statusOf(err error) int {
 		return http.StatusConflict
 	case errors.Is(err, errInvalid), refused != nil && strings.HasPrefix(refused.Code, "22"):
 		return http.StatusUnprocessableEntity
-	case !errors.Is(err, context.Canceled): // by a client that has gone
+	case !errors.Is(err, context.Canceled): // canceled by a client that left
 		log.Print(err)
 	}
 	return http.StatusInternalServerError

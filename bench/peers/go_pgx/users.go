@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/mail"
-	"path"
 	"strconv"
 	"strings"
 	"time"
@@ -43,9 +42,11 @@ func (s *server) queryUsers(r *http.Request, found func(User) error, where strin
 	return err
 }
 
-// getUser passes the id on as it is: PostgreSQL refuses what is no bigint.
+// readID leaves it to PostgreSQL to refuse what is no bigint.
+func readID(r *http.Request) string { return strings.TrimPrefix(r.URL.Path, "/users/") }
+
 func (s *server) getUser(w http.ResponseWriter, r *http.Request) (any, error) {
-	return s.queryUser(r, "select "+columns+" from users where id = $1", path.Base(r.URL.Path))
+	return s.queryUser(r, "select "+columns+" from users where id = $1", readID(r))
 }
 
 func (s *server) updateUser(w http.ResponseWriter, r *http.Request) (any, error) {
@@ -56,7 +57,7 @@ func (s *server) updateUser(w http.ResponseWriter, r *http.Request) (any, error)
 		return nil, errInvalid
 	}
 	return s.queryUser(r, "update users set display_name = $1, version = version + 1, updated_at = now() "+
-		"where id = $2 returning "+columns, name, path.Base(r.URL.Path))
+		"where id = $2 returning "+columns, name, readID(r))
 }
 
 func (s *server) createUser(w http.ResponseWriter, r *http.Request) (any, error) {
