@@ -50,7 +50,7 @@ class Connection(asyncpg.Connection):
     """An asyncpg connection that runs queries of the contract: an Executor.
 
     It keeps one prepared statement a query. asyncpg's own cache does the same and costs 5 to 8 µs more a
-    call (`python -m bench.contract`).
+    call (`python -m bench.bound_query`).
     """
 
     generation = 0

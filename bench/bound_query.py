@@ -1,4 +1,4 @@
-"""What the query contract costs a call: `python -m bench.contract`.
+"""What the query contract costs a call: `python -m bench.bound_query`.
 
 One connection, one point read at a time: `users.get_user(id=…)` beside what one would write by hand, a
 prepared statement's `fetchrow` and `StoredUser(*row)`. The two take turns, block by block; what counts is
