@@ -1,0 +1,108 @@
+"""What an answer over HTTP is held against: statuses, media types, fields, rows of the database."""
+
+import json
+import re
+from collections.abc import Collection, Iterator, Sequence
+from datetime import datetime, timedelta
+from typing import Any, NoReturn
+
+import httpx
+
+Row = dict[str, Any]
+
+RFC_3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)")
+
+SECRETS = {"password", "hashed_password"}
+HASH = "$argon2"
+
+
+class DifferentError(Exception):
+    """Something is not as it must be; the message says what was expected, and what was found."""
+
+
+def differ(what: str, expected: object, found: object) -> NoReturn:
+    """Raises DifferentError."""
+    shown = (text if len(text := str(value)) <= 200 else f"{text[:200]}…" for value in (expected, found))
+    raise DifferentError("{}: expected {}, found {}".format(what, *shown))
+
+
+def name(response: httpx.Response) -> str:
+    """The request that was answered: `GET /users/1`."""
+    return f"{response.request.method} {response.request.url.raw_path.decode()}"
+
+
+def expect_status(response: httpx.Response, statuses: Collection[int]) -> None:
+    """Raises DifferentError."""
+    if response.status_code not in statuses:
+        differ(name(response), " or ".join(map(str, statuses)), response.status_code)
+
+
+def expect_type(response: httpx.Response, media_type: str) -> None:
+    """Raises DifferentError; parameters such as charset are let pass."""
+    found = response.headers.get("content-type", "no type")
+    if found.partition(";")[0].strip() != media_type:
+        differ(f"{name(response)}: content-type", media_type, found)
+
+
+def expect_fields(value: object, fields: Collection[str]) -> Row:
+    """The object, if it has exactly these fields. Raises DifferentError."""
+    if not isinstance(value, dict):
+        differ("answer", f"an object of {', '.join(fields)}", json.dumps(value))
+    if value.keys() != set(fields):
+        differ("fields", ", ".join(fields), ", ".join(value))
+    return value
+
+
+def decode(content: bytes, what: str) -> Any:
+    """JSON. Raises DifferentError."""
+    try:
+        return json.loads(content)
+    except ValueError:
+        differ(what, "JSON", content)
+
+
+def reject_secrets(response: httpx.Response) -> None:
+    """Raises DifferentError where any answer, be it of an error, has a field for a password, or a hash."""
+    try:
+        leaked = SECRETS.intersection(find_names(response.json()))
+    except ValueError:
+        leaked = set()
+    if leaked or HASH in response.text:
+        differ(name(response), "no secret", ", ".join(sorted(leaked)) or "a hash")
+
+
+def find_names(value: object) -> Iterator[str]:
+    """The names of all fields, at any depth."""
+    if isinstance(value, dict):
+        yield from value
+        value = list(value.values())
+    if isinstance(value, list):
+        for part in value:
+            yield from find_names(part)
+
+
+def compare(answered: object, stored: Row) -> None:
+    """Raises DifferentError unless the answer is this user, all fields of it and nothing more."""
+    for field, value in expect_fields(answered, stored).items():
+        if not is_same(value, stored[field]):
+            differ(f"user {stored['id']}: {field}", repr(stored[field]), repr(value))
+
+
+def compare_all(answered: Sequence[object], stored: Sequence[Row | None]) -> None:
+    """Raises DifferentError unless these users are answered in this order, null for None."""
+    for place, (one, user) in enumerate(zip(answered, stored, strict=False), 1):
+        if user and isinstance(one, dict) and one.get("id") == user["id"]:
+            compare(one, user)
+        elif user or one is not None:
+            differ(f"place {place} of {len(stored)}", f"user {user['id']}" if user else "null", one)
+    if len(answered) != len(stored):
+        differ("users", len(stored), len(answered))
+
+
+def is_same(answered: object, stored: object) -> bool:
+    """Whether a value of JSON is this value of the database; of a time some have milliseconds only."""
+    if not isinstance(stored, datetime):
+        return type(answered) is type(stored) and answered == stored
+    if not isinstance(answered, str) or not RFC_3339.fullmatch(answered):
+        return False
+    return abs(datetime.fromisoformat(answered) - stored) < timedelta(milliseconds=1)
