@@ -62,9 +62,9 @@ def decode(content: bytes, what: str) -> Any:
 
 
 def reject_secrets(response: httpx.Response) -> None:
-    """Raises DifferentError where any answer, be it of an error, has a field for a password, or a hash."""
+    """Raises DifferentError where an answer holds a hash or a secret field; an error may name the field."""
     try:
-        leaked = SECRETS.intersection(find_names(response.json()))
+        leaked = SECRETS.intersection(find_names(response.json())) if response.is_success else set()
     except ValueError:
         leaked = set()
     if leaked or HASH in response.text:

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from argon2 import PasswordHasher
-from fastapi import Depends, FastAPI, HTTPException, Query, Response
+from fastapi import Body, Depends, FastAPI, HTTPException, Query, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
@@ -25,6 +25,8 @@ engine = create_async_engine(URL, pool_size=int(os.environ["POOL_SIZE"]), max_ov
 sessions = async_sessionmaker(engine, expire_on_commit=False)
 hasher = PasswordHasher(int(os.environ["HASH_PASSES"]), int(os.environ["HASH_MEMORY"]), parallelism=1)
 bearer = HTTPBearer()
+
+Ids = Annotated[list[int], Body(embed=True, min_length=1, max_length=1000)]
 
 
 class Base(DeclarativeBase): ...
@@ -53,10 +55,6 @@ class UserCreate(BaseModel):
 
 class UserUpdate(BaseModel):
     display_name: str | None
-
-
-class UserLookup(BaseModel):
-    ids: list[int] = Field(min_length=1, max_length=1000)
 
 
 class UserPublic(BaseModel):
@@ -122,10 +120,10 @@ async def read_users(
 
 
 @app.post("/users/lookup", response_model=UsersFound)
-async def look_up_users(lookup: UserLookup, session: SessionDep) -> Any:
-    users = await session.scalars(select(User).where(User.id.in_(lookup.ids)))
+async def look_up_users(ids: Ids, session: SessionDep) -> Any:
+    users = await session.scalars(select(User).where(User.id.in_(ids)))
     found = {user.id: user for user in users}
-    return {"users": [found.get(id_) for id_ in lookup.ids]}
+    return {"users": [found.get(id_) for id_ in ids]}
 
 
 @app.patch("/users/{user_id}", response_model=UserPublic)
