@@ -1,11 +1,11 @@
-"""Django with its ORM in async views: forms for what comes in, psycopg's pool behind the backend's own option."""
+"""Django with its ORM in async views: forms for what comes in, psycopg's pool below."""
 
 import asyncio
 import hashlib
 import json
 import os
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import django
@@ -13,10 +13,9 @@ from argon2 import PasswordHasher
 from django import forms
 from django.conf import settings
 from django.core.asgi import get_asgi_application
-from django.core.serializers.json import DjangoJSONEncoder
 from django.db import IntegrityError, models
 from django.db.models.functions import Now
-from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import aget_object_or_404
 from django.urls import path
 from django.utils.decorators import async_only_middleware
@@ -26,10 +25,8 @@ from psycopg.conninfo import conninfo_to_dict
 KEY_HASH = os.environ["KEY_HASH"]
 FIELDS = ("id", "email", "display_name", "is_active", "created_at")
 SIZE = int(os.environ["POOL_SIZE"])
-
-database = conninfo_to_dict(os.environ["DATABASE_URL"])
 hasher = PasswordHasher(int(os.environ["HASH_PASSES"]), int(os.environ["HASH_MEMORY"]), parallelism=1)
-
+database = conninfo_to_dict(os.environ["DATABASE_URL"])
 settings.configure(
     ALLOWED_HOSTS=["127.0.0.1"],
     DATABASES={
@@ -44,7 +41,6 @@ settings.configure(
     DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
     MIDDLEWARE=[f"{__name__}.require_key"],
     ROOT_URLCONF=__name__,
-    USE_TZ=True,
 )
 django.setup()
 
@@ -108,9 +104,8 @@ class UserView(View):
         form = UserForm(json.loads(request.body))
         if not form.is_valid():
             return invalid(form)
-        await User.objects.filter(pk=pk).aupdate(
-            **form.cleaned_data, version=models.F("version") + 1, updated_at=Now()
-        )
+        change = {**form.cleaned_data, "version": models.F("version") + 1, "updated_at": Now()}
+        await User.objects.filter(pk=pk).aupdate(**change)
         return await self.get(request, pk)
 
 
@@ -134,8 +129,8 @@ class UsersView(View):
             user = await User.objects.acreate(**form.cleaned_data, hashed_password=hashed)
         except IntegrityError:
             return JsonResponse({"detail": "Email taken"}, status=409)
-        content = {field: getattr(user, field) for field in FIELDS}
-        return JsonResponse(content, status=201, headers={"Location": f"/users/{user.pk}"})
+        public = {field: getattr(user, field) for field in FIELDS}
+        return JsonResponse(public, status=201, headers={"Location": f"/users/{user.pk}"})
 
 
 async def look_up_users(request: HttpRequest) -> HttpResponse:
@@ -146,20 +141,9 @@ async def look_up_users(request: HttpRequest) -> HttpResponse:
     return JsonResponse({"users": [found.get(id_) for id_ in ids]})
 
 
-async def export_users(request: HttpRequest) -> StreamingHttpResponse:
-    async def lines() -> AsyncIterator[str]:
-        last = 0
-        while page := [user async for user in users.filter(pk__gt=last)[:1000]]:
-            yield "".join(json.dumps(user, cls=DjangoJSONEncoder) + "\n" for user in page)
-            last = page[-1]["id"]
-
-    return StreamingHttpResponse(lines(), content_type="application/x-ndjson")
-
-
 urlpatterns = [
     path("users", UsersView.as_view()),
     path("users/lookup", look_up_users),
-    path("users/export", export_users),
     path("users/<int:pk>", UserView.as_view()),
 ]
 app = get_asgi_application()

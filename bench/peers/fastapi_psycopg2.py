@@ -1,4 +1,4 @@
-"""FastAPI with psycopg2 in the thread pool: as many threads as connections, so that none waits for another."""
+"""FastAPI with psycopg2 in the thread pool: as many threads as connections, so that none lacks one."""
 
 import hashlib
 import os

@@ -1,30 +1,23 @@
-"""Litestar with SQLAlchemy 2's ORM on asyncpg: a transaction by dependency injection, msgspec structs in and out."""
+"""Litestar with SQLAlchemy 2's ORM on asyncpg: a transaction is injected, msgspec structs go in and out."""
 
 import asyncio
 import hashlib
 import os
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from argon2 import PasswordHasher
 from email_validator import validate_email
 from litestar import Litestar, Request, Response, get, patch, post
 from litestar.connection import ASGIConnection
-from litestar.exceptions import (
-    ClientException,
-    NotAuthorizedException,
-    NotFoundException,
-    ValidationException,
-)
+from litestar.exceptions import NotAuthorizedException, ValidationException
 from litestar.handlers import BaseRouteHandler
 from litestar.params import Parameter
-from litestar.response import Stream
-from msgspec import Meta, Struct, convert, json
+from msgspec import Meta, Struct, convert
 from sqlalchemy import BigInteger, DateTime, Identity, func, make_url, select, text, true
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, NoResultFound
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -36,22 +29,21 @@ sessions = async_sessionmaker(engine, expire_on_commit=False)
 hasher = PasswordHasher(int(os.environ["HASH_PASSES"]), int(os.environ["HASH_MEMORY"]), parallelism=1)
 
 
-class Base(DeclarativeBase): ...
+class Base(DeclarativeBase):
+    type_annotation_map: ClassVar = {datetime: DateTime(timezone=True), int: BigInteger}
 
 
 class User(Base):
     __tablename__ = "users"
 
-    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
     email: Mapped[str] = mapped_column(unique=True)
     hashed_password: Mapped[str]
     display_name: Mapped[str | None]
     is_active: Mapped[bool] = mapped_column(server_default=true())
-    version: Mapped[int] = mapped_column(BigInteger, server_default=text("1"))
-    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
-    updated_at: Mapped[datetime] = mapped_column(
-        DateTime(timezone=True), server_default=func.now(), onupdate=func.now()
-    )
+    version: Mapped[int] = mapped_column(server_default=text("1"))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.now(), onupdate=func.now())
 
 
 class NewUser(Struct):
@@ -84,10 +76,6 @@ class UserPage(Struct):
     next_cursor: str | None
 
 
-class UsersFound(Struct):
-    users: list[PublicUser | None]
-
-
 async def provide_transaction() -> AsyncGenerator[AsyncSession, None]:
     async with sessions() as session, session.begin():
         yield session
@@ -100,23 +88,17 @@ def check_key(connection: ASGIConnection, _: BaseRouteHandler) -> None:
         raise NotAuthorizedException
 
 
-def invalid(_: Request, error: ValidationException) -> Response:
-    return Response({"detail": error.detail}, status_code=422)
+def answer(status: int) -> Callable[[Request, Exception], Response]:
+    return lambda _, error: Response({"errors": getattr(error, "extra", None)}, status_code=status)
 
 
 def public(user: User) -> PublicUser:
     return convert(user, PublicUser, from_attributes=True)
 
 
-async def find_user(user_id: int, transaction: AsyncSession) -> User:
-    if user := await transaction.get(User, user_id):
-        return user
-    raise NotFoundException
-
-
 @get("/users/{user_id:int}")
 async def read_user(user_id: int, transaction: AsyncSession) -> PublicUser:
-    return public(await find_user(user_id, transaction))
+    return public(await transaction.get_one(User, user_id))
 
 
 @get("/users")
@@ -130,15 +112,15 @@ async def read_users(
 
 
 @post("/users/lookup", status_code=200)
-async def look_up_users(data: Lookup, transaction: AsyncSession) -> UsersFound:
+async def look_up_users(data: Lookup, transaction: AsyncSession) -> dict[str, list[PublicUser | None]]:
     users = await transaction.scalars(select(User).where(User.id.in_(data.ids)))
     found = {user.id: public(user) for user in users}
-    return UsersFound([found.get(id_) for id_ in data.ids])
+    return {"users": [found.get(id_) for id_ in data.ids]}
 
 
 @patch("/users/{user_id:int}")
 async def update_user(user_id: int, data: Change, transaction: AsyncSession) -> PublicUser:
-    user = await find_user(user_id, transaction)
+    user = await transaction.get_one(User, user_id)
     user.display_name = data.display_name
     user.version = User.version + 1
     return public(user)
@@ -149,24 +131,18 @@ async def create_user(data: NewUser, transaction: AsyncSession) -> Response[Publ
     hashed = await asyncio.to_thread(hasher.hash, data.password)
     user = User(email=data.email, hashed_password=hashed, display_name=data.display_name)
     transaction.add(user)
-    try:
-        await transaction.flush()
-    except IntegrityError:
-        raise ClientException(status_code=409) from None
+    await transaction.flush()
     return Response(public(user), headers={"Location": f"/users/{user.id}"})
-
-
-@asynccontextmanager
-async def lifespan(_: Litestar) -> AsyncIterator[None]:
-    yield
-    await engine.dispose()
 
 
 app = Litestar(
     [read_user, read_users, look_up_users, update_user, create_user],
     dependencies={"transaction": provide_transaction},
-    exception_handlers={ValidationException: invalid},
+    exception_handlers={
+        IntegrityError: answer(409),
+        NoResultFound: answer(404),
+        ValidationException: answer(422),
+    },
     guards=[check_key],
-    lifespan=[lifespan],
     openapi_config=None,
 )

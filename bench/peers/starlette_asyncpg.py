@@ -4,18 +4,17 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 import asyncpg
 from argon2 import PasswordHasher
-from pydantic import AfterValidator, BaseModel, EmailStr, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, EmailStr, Field
 from starlette.applications import Starlette
 from starlette.authentication import AuthCredentials, AuthenticationBackend, AuthenticationError, SimpleUser
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.middleware.authentication import AuthenticationMiddleware
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -24,7 +23,6 @@ from starlette.routing import Route
 COLUMNS = "id, email, display_name, is_active, created_at"
 KEY_HASH = os.environ["KEY_HASH"]
 SIZE = int(os.environ["POOL_SIZE"])
-
 hasher = PasswordHasher(int(os.environ["HASH_PASSES"]), int(os.environ["HASH_MEMORY"]), parallelism=1)
 
 
@@ -48,26 +46,17 @@ class Lookup(BaseModel):
     ids: list[int] = Field(min_length=1, max_length=1000)
 
 
-class Page(BaseModel):
-    limit: int = Field(100, ge=1, le=1000)
-    cursor: int = 0
-
-
 class BearerBackend(AuthenticationBackend):
     async def authenticate(self, conn: HTTPConnection) -> tuple[AuthCredentials, SimpleUser]:
         scheme, _, key = conn.headers.get("Authorization", "").partition(" ")
         key_hash = hashlib.sha256(key.encode()).hexdigest()
         if scheme.lower() != "bearer" or not secrets.compare_digest(key_hash, KEY_HASH):
-            raise AuthenticationError("Invalid key")
+            raise AuthenticationError("Expected the bearer key")
         return AuthCredentials(["authenticated"]), SimpleUser("bench")
 
 
-def unauthorized(_: HTTPConnection, error: AuthenticationError) -> Response:
-    return JSONResponse({"detail": str(error)}, 401, {"WWW-Authenticate": "Bearer"})
-
-
-def invalid(_: Request, error: Exception) -> Response:
-    return JSONResponse({"detail": str(error)}, 422)
+def refuse(status: int) -> Callable[[HTTPConnection, Exception], Response]:
+    return lambda _, error: JSONResponse({"detail": str(error)}, status)
 
 
 def to_json(user: asyncpg.Record) -> dict[str, Any]:
@@ -83,14 +72,13 @@ async def get_user(request: Request) -> Response:
 
 
 async def list_users(request: Request) -> Response:
-    page = Page.model_validate(dict(request.query_params))
+    limit = int(request.query_params.get("limit", 100))
+    if not 1 <= limit <= 1000:
+        raise HTTPException(422)
     query = f"select {COLUMNS} from users where id > $1 order by id limit $2"
-    users = await request.state.pool.fetch(query, page.cursor, page.limit + 1)
-    more = len(users) > page.limit
-    next_cursor = str(users[page.limit - 1]["id"]) if more else None
-    return JSONResponse(
-        {"users": [to_json(user) for user in users[: page.limit]], "next_cursor": next_cursor}
-    )
+    users = await request.state.pool.fetch(query, int(request.query_params.get("cursor", 0)), limit + 1)
+    page = [to_json(user) for user in users[:limit]]
+    return JSONResponse({"users": page, "next_cursor": str(page[-1]["id"]) if len(users) > limit else None})
 
 
 async def look_up_users(request: Request) -> Response:
@@ -103,9 +91,8 @@ async def look_up_users(request: Request) -> Response:
 async def update_user(request: Request) -> Response:
     change = Change.model_validate_json(await request.body())
     query = "update users set display_name = $1, version = version + 1, updated_at = now() where id = $2"
-    user = await request.state.pool.fetchrow(
-        f"{query} returning {COLUMNS}", change.display_name, request.path_params["id"]
-    )
+    values = change.display_name, request.path_params["id"]
+    user = await request.state.pool.fetchrow(f"{query} returning {COLUMNS}", *values)
     if user is None:
         raise HTTPException(404)
     return JSONResponse(to_json(user))
@@ -113,12 +100,10 @@ async def update_user(request: Request) -> Response:
 
 async def create_user(request: Request) -> Response:
     new = NewUser.model_validate_json(await request.body())
-    hashed = await run_in_threadpool(hasher.hash, new.password)
-    query = (
-        f"insert into users (email, hashed_password, display_name) values ($1, $2, $3) returning {COLUMNS}"
-    )
+    query = "insert into users (email, hashed_password, display_name) values ($1, $2, $3)"
+    values = new.email, await run_in_threadpool(hasher.hash, new.password), new.display_name
     try:
-        user = await request.state.pool.fetchrow(query, new.email, hashed, new.display_name)
+        user = await request.state.pool.fetchrow(f"{query} returning {COLUMNS}", *values)
     except asyncpg.UniqueViolationError:
         raise HTTPException(409) from None
     return JSONResponse(to_json(user), 201, {"Location": f"/users/{user['id']}"})
@@ -158,7 +143,7 @@ app = Starlette(
         Route("/users", list_users),
         Route("/users", create_user, methods=["POST"]),
     ],
-    middleware=[Middleware(AuthenticationMiddleware, backend=BearerBackend(), on_error=unauthorized)],
-    exception_handlers={ValidationError: invalid},
+    exception_handlers={ValueError: refuse(422)},
     lifespan=lifespan,
 )
+app.add_middleware(AuthenticationMiddleware, backend=BearerBackend(), on_error=refuse(401))
