@@ -5,8 +5,7 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Callable
 
 import django
 from argon2 import PasswordHasher
@@ -25,8 +24,10 @@ from psycopg.conninfo import conninfo_to_dict
 KEY_HASH = os.environ["KEY_HASH"]
 FIELDS = ("id", "email", "display_name", "is_active", "created_at")
 SIZE = int(os.environ["POOL_SIZE"])
+
 hasher = PasswordHasher(int(os.environ["HASH_PASSES"]), int(os.environ["HASH_MEMORY"]), parallelism=1)
 database = conninfo_to_dict(os.environ["DATABASE_URL"])
+
 settings.configure(
     ALLOWED_HOSTS=["127.0.0.1"],
     DATABASES={
@@ -57,7 +58,6 @@ class User(models.Model):
     class Meta:
         app_label = "bench"
         db_table = "users"
-        managed = False
 
 
 class UserForm(forms.Form):
@@ -81,7 +81,7 @@ users = User.objects.order_by("pk").values(*FIELDS)
 
 
 @async_only_middleware
-def require_key(get_response: Callable[[HttpRequest], Awaitable[HttpResponse]]) -> Any:
+def require_key(get_response: Callable) -> Callable:
     async def middleware(request: HttpRequest) -> HttpResponse:
         scheme, _, key = request.headers.get("Authorization", "").partition(" ")
         key_hash = hashlib.sha256(key.encode()).hexdigest()
