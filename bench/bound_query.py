@@ -6,19 +6,16 @@ the ratio of each pair of blocks, and their median.
 """
 
 import argparse
-import asyncio
 import statistics
-import tempfile
 import time
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 import uvloop
 
-from bench.point_read import prepare
+from bench.database import make_table, start_cluster
+from bench.processes import watched_folder
 from svc.config import Config, DatabaseUrl
 from svc.db import connect
-from svc.embedded import EmbeddedServer
 from svc.sql import load
 from svc.structs import StoredUser
 from svc.users import UserQueries
@@ -58,10 +55,8 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, default=100)
     parser.add_argument("--calls", type=int, default=500)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, EmbeddedServer(Path(folder) / "data") as server:
-        url = DatabaseUrl(server.url)
-        asyncio.run(prepare(url, ROWS))
-        uvloop.run(measure(url, options.blocks, options.calls))
+    with watched_folder() as folder, start_cluster(folder / "data") as cluster:
+        uvloop.run(measure(make_table(cluster, ROWS).url, options.blocks, options.calls))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,152 @@
+"""What no service can pass: PostgreSQL alone, by pgbench and COPY, with the service's own SQL."""
+
+import random
+import re
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from bench.database import Cluster, Table, program
+from bench.processes import run
+from bench.work import KINDS, LOOKUP, PAGE, WorkError
+from svc.sql import load
+
+CLIENTS = (1, 2, 4, 8, 16, 32, 64)
+IDS_FILES = 20
+
+LOOK_UP = """
+select id, email, display_name, is_active, created_at from users where id = any(:ids::bigint[])"""
+
+COLUMNS = "id, email, display_name, is_active, created_at"
+IMPORTED = 100_000
+
+
+def point(table: Table) -> str:
+    """The service's get_user."""
+    return f"\\set id random(1, {table.rows})\n" + statement("get_user", id=":id", with_profile="false")
+
+
+def page(table: Table) -> str:
+    """The service's list_users_by_id, from anywhere."""
+    values = {"after.id": ":after", "limit": str(PAGE + 1), "with_profile": "false"}
+    last = max(1, table.rows - PAGE)
+    return f"\\set after random(0, {last})\n" + statement("list_users_by_id", **values)
+
+
+def patch(table: Table) -> str:
+    """The service's update_user, of the name alone."""
+    values = {"id": ":id", "change.display_name": ":name::text", "set_display_name": "true"}
+    sets = f"\\set id random(1, {table.rows})\n\\set name random(10000000, 99999999)\n"
+    return sets + statement("update_user", **values)
+
+
+def create(table: Table) -> str:
+    """The service's create_user; numbers stand for emails."""
+    values = {"new.email": ":email::text", "hashed_password": "'none'", "new.display_name": "'Bench'"}
+    return "\\set email random(1, 1000000000000000000)\n" + statement("create_user", **values)
+
+
+SCRIPTS: dict[str, Callable[[Table], str]] = {"point": point, "page": page, "patch": patch, "create": create}
+
+
+def statement(name: str, **values: str) -> str:
+    """A query of the service, with these expressions for its parameters and null for all others."""
+    query = load("users.sql")[name]
+    return (
+        re.sub(r"\$(\d+)", lambda match: values.get(query.parameters[int(match[1]) - 1], "null"), query.sql)
+        + ";\n"
+    )
+
+
+class Pgbench:
+    """Runs a work's statements as prepared ones, straight on the socket."""
+
+    def __init__(self, cluster: Cluster, table: Table, folder: Path) -> None:
+        self._cluster, self._table, self._folder = cluster, table, folder
+
+    def can(self, work: str) -> bool:
+        """Whether the work is SQL alone."""
+        return all(kind in SCRIPTS or kind == "lookup" for kind in KINDS.get(work, ["none"]))
+
+    def measure(self, work: str, clients: int, seconds: float) -> dict[str, Any]:
+        """Statements a second, and PostgreSQL's CPU µs for each. Raises WorkError."""
+        before = self._cluster.cpu()
+        command = [program("pgbench"), "-M", "prepared", "-n", "-c", str(clients), "-j", "1"]
+        command += ["-T", str(max(1, round(seconds))), *self._scripts(work)]
+        command += ["-h", self._table.folder(), "-U", "bareline", f"bench_{self._table.rows}"]
+        try:
+            code, said = run(command, seconds + 60)
+        except subprocess.TimeoutExpired:
+            raise WorkError("pgbench did not end") from None
+        used = self._cluster.cpu() - before
+        done = re.search(r"actually processed: (\d+)", said)
+        rate = re.search(r"tps = ([\d.]+)", said)
+        if code or not done or not rate or not int(done[1]):
+            raise WorkError(f"pgbench: {said.strip()[-300:]}")
+        latency = re.search(r"latency average = ([\d.]+)", said)
+        return {
+            "requests": int(done[1]),
+            "rate": float(rate[1]),
+            "mean_ms": float(latency[1]) if latency else None,
+            "cpu_postgres": used / int(done[1]) * 1e6,
+        }
+
+    def best_clients(self, work: str, seconds: float) -> tuple[int, dict[int, float]]:
+        """The number of clients with the highest rate, and the rate of each. Raises WorkError."""
+        rates = {clients: self.measure(work, clients, seconds)["rate"] for clients in CLIENTS}
+        return max(rates, key=lambda clients: rates[clients]), rates
+
+    def _scripts(self, work: str) -> list[str]:
+        kinds = KINDS[work]
+        if work == "lookup":
+            return self._lookup_scripts()
+        arguments = []
+        for kind in sorted(set(kinds)):
+            path = self._folder / f"{kind}-{self._table.rows}.sql"
+            path.write_text(SCRIPTS[kind](self._table))
+            arguments += ["-f", f"{path}@{kinds.count(kind)}"]
+        return arguments
+
+    def _lookup_scripts(self) -> list[str]:
+        """Some sets of ids, each in a script of its own: pgbench has no arrays."""
+        chance, arguments = random.Random(1), []
+        for number in range(IDS_FILES):
+            ids = ",".join(str(chance.randint(1, self._table.rows)) for _ in range(LOOKUP))
+            path = self._folder / f"lookup-{number}.sql"
+            path.write_text(LOOK_UP.replace(":ids", f":ids{number}") + ";\n")
+            arguments += ["-D", f"ids{number}={{{ids}}}", "-f", str(path)]
+        return arguments
+
+
+class Copy:
+    """COPY by psql, out to /dev/null and in from a file."""
+
+    def __init__(self, cluster: Cluster, table: Table, folder: Path) -> None:
+        self._cluster, self._table, self._folder = cluster, table, folder
+
+    def measure(self, work: str) -> dict[str, Any]:
+        """Rows a second, and PostgreSQL's CPU µs for each. Raises WorkError."""
+        if work == "export":
+            what, rows = f"(select {COLUMNS} from users order by id) to '/dev/null'", self._table.rows
+        else:
+            source = self._folder / "import.csv"
+            lines = (f"copy-{n}@example.com,none,Bench {n}\n" for n in range(IMPORTED))
+            source.write_text("".join(lines))
+            what = f"users (email, hashed_password, display_name) from '{source}' (format csv)"
+            rows = IMPORTED
+        command = [program("psql"), "-X", "-h", self._table.folder(), "-U", "bareline"]
+        command += ["-d", f"bench_{self._table.rows}", "-c", f"\\copy {what}"]
+        before, started = self._cluster.cpu(), time.perf_counter()
+        code, said = run(command, 600)
+        seconds = time.perf_counter() - started
+        if code or f"COPY {rows}" not in said:
+            raise WorkError(f"COPY: {said.strip()[-300:]}")
+        used = self._cluster.cpu() - before
+        return {
+            "requests": rows,
+            "seconds": seconds,
+            "rate": rows / seconds,
+            "cpu_postgres": used / rows * 1e6,
+        }

@@ -1,0 +1,218 @@
+"""The charts, as SVG: one message each."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("svg")
+from matplotlib import pyplot
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter
+
+from bench.analysis import CEILINGS, Cell, Results
+from bench.roster import SERVICE
+
+OURS, OTHERS, DATABASE, LINE = "#c2410c", "#94a3b8", "#336791", "#334155"
+
+STYLE = {
+    "font.family": "DejaVu Sans",
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.titlesize": 12,
+    "axes.titlepad": 14,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "bareline",
+    "figure.facecolor": "white",
+}
+
+
+def draw(raw: dict[str, Any], folder: Path) -> None:
+    """Writes each chart that there are figures for."""
+    results = Results(raw)
+    charts: dict[str, Callable[[Results], Any]] = {
+        "point-reads": draw_point_reads,
+        "cpu": draw_cpu,
+        "latency": draw_latency,
+        "rows": draw_rows,
+        "connections": draw_connections,
+    }
+    with pyplot.rc_context(STYLE):
+        for name, make in charts.items():
+            if figure := make(results):
+                figure.savefig(folder / f"{name}.svg", bbox_inches="tight", metadata={"Date": None})
+                pyplot.close(figure)
+
+
+def peers_of(results: Results, cell: Cell) -> list[str]:
+    """The peers with figures in a cell, the slowest first, as bars grow upwards."""
+    return [n for n in reversed(results.names(cell)) if n not in CEILINGS and results.valid(n, cell)]
+
+
+def color(name: str) -> str:
+    """The service stands out."""
+    return OURS if name.startswith(SERVICE) else OTHERS
+
+
+def thousands(axis: Any) -> None:
+    """1,000 and so on."""
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+
+
+def place(results: Results) -> str:
+    """When and where, in small letters."""
+    where = results.raw["environment"]
+    return f"{where['date']}, {where['cores']} cores shared with client and PostgreSQL"
+
+
+def sign(axes: Axes, results: Results) -> None:
+    """Puts the place under a chart."""
+    axes.annotate(
+        place(results), (0, 0), (0, -38), "axes fraction", textcoords="offset points", fontsize=8, color=LINE
+    )
+
+
+def draw_point_reads(results: Results) -> Any:
+    """Bars of rates; ceilings as lines."""
+    cell: Cell = ("point", results.main_rows, 64, None)
+    names = peers_of(results, cell)
+    if not names:
+        return None
+    figure, axes = pyplot.subplots(figsize=(8, 0.42 * len(names) + 1.6))
+    rates = [results.median(name, cell, "rate") or 0 for name in names]
+    axes.barh([results.title(n) for n in names], rates, color=[color(n) for n in names], height=0.7)
+    for index, value in enumerate(rates):
+        axes.annotate(f"{value:,.0f}", (value, index), (4, 0), textcoords="offset points", va="center")
+    for name, text in (("constant", "uvicorn alone"), ("pgbench_best", "PostgreSQL alone")):
+        if ceiling := results.median(name, cell, "rate"):
+            axes.axvline(ceiling, color=LINE, linestyle=(0, (4, 3)), linewidth=1)
+            label = f"{text}\n{ceiling:,.0f} "
+            axes.annotate(
+                label, (ceiling, 0), (-4, 0), textcoords="offset points", ha="right", va="center", fontsize=8
+            )
+    axes.set_title(f"Users read by id, per second ({cell[1]:,} rows, 64 connections, one worker)")
+    thousands(axes.xaxis)
+    axes.tick_params(axis="y", length=0)
+    sign(axes, results)
+    return figure
+
+
+def draw_cpu(results: Results) -> Any:
+    """Stacked bars: µs of the service and of PostgreSQL for one point read."""
+    cell: Cell = ("point", results.main_rows, 64, None)
+    names = peers_of(results, cell)
+    if not names:
+        return None
+    figure, axes = pyplot.subplots(figsize=(8, 0.42 * len(names) + 1.6))
+    titles = [results.title(name) for name in names]
+    service = [results.median(name, cell, "cpu_service") or 0 for name in names]
+    postgres = [results.median(name, cell, "cpu_postgres") or 0 for name in names]
+    axes.barh(titles, service, color=[color(name) for name in names], height=0.7)
+    axes.barh(titles, postgres, left=service, color=DATABASE, height=0.7, label="PostgreSQL")
+    for index, (ours, theirs) in enumerate(zip(service, postgres, strict=True)):
+        axes.annotate(
+            f"{ours:,.0f} + {theirs:,.0f}",
+            (ours + theirs, index),
+            (4, 0),
+            textcoords="offset points",
+            va="center",
+        )
+    axes.set_title("CPU time of one point read in µs: the service's and PostgreSQL's")
+    axes.legend(frameon=False, loc="lower right")
+    thousands(axes.xaxis)
+    axes.tick_params(axis="y", length=0)
+    sign(axes, results)
+    return figure
+
+
+def lines_chart(
+    results: Results, names: list[str], points: Callable[[str], list[tuple[float, float]]]
+) -> Any:
+    """A line for each name, labelled at its end, the service's in front."""
+    figure, axes = pyplot.subplots(figsize=(8, 5))
+    ends: list[tuple[float, float, str]] = []
+    for name in names:
+        if found := points(name):
+            ours = name.startswith(SERVICE)
+            axes.plot(
+                *zip(*found, strict=True), color=color(name), marker="o", markersize=4,
+                linewidth=2.5 if ours else 1.4, zorder=3 if ours else 2,
+            )  # fmt: skip
+            ends.append((*found[-1], name))
+    axes.grid(axis="y", color="#e2e8f0")
+    return figure, axes, ends
+
+
+def label(axes: Axes, results: Results, ends: list[tuple[float, float, str]]) -> None:
+    """Names at the lines' ends, pushed apart where they would lie on each other."""
+    transform = axes.transData.transform
+    last = float("-inf")
+    for x, y, name in sorted(ends, key=lambda end: end[1]):
+        height = transform((x, y))[1]
+        moved = max(height, last + 14)
+        last = moved
+        axes.annotate(
+            results.title(name), (x, y), (8, (moved - height) * 72 / axes.figure.dpi),
+            textcoords="offset points", va="center", fontsize=8, color=OURS if name.startswith(SERVICE) else LINE,
+        )  # fmt: skip
+
+
+def draw_latency(results: Results) -> Any:
+    """p99 against the rate, from the scheduled moment."""
+    cells = [cell for cell in results.cells() if cell[3] is not None]
+    if not cells:
+        return None
+
+    def points(name: str) -> list[tuple[float, float]]:
+        pairs = [(results.median(name, c, "offered"), results.median(name, c, "p99")) for c in cells]
+        return sorted((x, y) for x, y in pairs if x and y)
+
+    figure, axes, ends = lines_chart(results, peers_of(results, cells[0]), points)
+    axes.set_yscale("log")
+    axes.set_title("99th percentile of latency against the rate of point reads")
+    axes.set_ylabel("ms from the moment a request was due")
+    axes.set_xlabel("requests per second")
+    thousands(axes.xaxis)
+    thousands(axes.yaxis)
+    label(axes, results, ends)
+    return figure
+
+
+def draw_rows(results: Results) -> Any:
+    """Rate against rows."""
+    cells = [cell for cell in results.cells() if cell[0] == "point" and cell[2:] == (64, None)]
+    if len(cells) < 2:
+        return None
+    return rate_chart(results, cells, 1, "Point reads per second as the table grows", "rows")
+
+
+def draw_connections(results: Results) -> Any:
+    """Rate against connections."""
+    cells = [c for c in results.cells() if c[:2] == ("point", results.main_rows) and c[3] is None]
+    if len(cells) < 2:
+        return None
+    return rate_chart(results, cells, 2, "Point reads per second against connections", "connections")
+
+
+def rate_chart(results: Results, cells: list[Cell], place_of: int, title: str, axis: str) -> Any:
+    """Rates against something that goes up in powers: `place_of` is its place in a cell."""
+
+    def points(name: str) -> list[tuple[float, float]]:
+        pairs = [(float(cell[place_of] or 0), results.median(name, cell, "rate")) for cell in cells]
+        return sorted((x, y) for x, y in pairs if y)
+
+    figure, axes, ends = lines_chart(results, peers_of(results, cells[-1]), points)
+    axes.set_xscale("log")
+    axes.set_xticks(sorted({float(cell[place_of] or 0) for cell in cells}))
+    axes.minorticks_off()
+    thousands(axes.xaxis)
+    thousands(axes.yaxis)
+    axes.set_ylim(bottom=0)
+    axes.set_title(title)
+    axes.set_xlabel(axis)
+    label(axes, results, ends)
+    return figure

@@ -1,0 +1,98 @@
+"""What is measured, how often, and how long that takes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+OVERHEAD = 0.6
+"""Seconds around each run: reading CPU times, starting wrk."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One kind of work under one load, in so many rounds of all who take part.
+
+    `share` is the fixed rate as a share of the peer's own closed-loop rate; None for the closed loop.
+    """
+
+    rows: int
+    work: str
+    connections: int
+    seconds: float
+    rounds: int
+    share: float | None = None
+
+    def __str__(self) -> str:
+        load = f"{self.connections} connections" if self.share is None else f"{self.share:.0%} of its rate"
+        return f"{self.work}, {self.rows:,} rows, {load}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`main_rows` is the size whose figures lead the report. Counts are for each peer."""
+
+    cells: tuple[Cell, ...]
+    main_rows: int
+    starts: int
+    samples: int
+    cursors: int
+    trips: int
+
+    def measuring(self, peers: int) -> float:
+        """Seconds of runs with so many peers; pgbench and its like are about one more."""
+        return sum((cell.seconds + OVERHEAD) * cell.rounds * (peers + 1) for cell in self.cells)
+
+    def seconds(self, peers: int) -> float:
+        """How long it takes with so many peers, about, with all that comes before."""
+        stages = len({cell.rows for cell in self.cells}) + any(c.work == "register" for c in self.cells)
+        each = 3.0 * stages + 1.5 * (self.starts - 1) + 3.0 + 0.03 * self.trips
+        samples = 0.01 * self.samples * len({(cell.rows, cell.work) for cell in self.cells})
+        seeding = sum({cell.rows for cell in self.cells}) / 40_000
+        return 5 + seeding + self.measuring(peers) + peers * (each + samples)
+
+
+def quick() -> Plan:
+    """Under five minutes with eleven peers: what a change has done, roughly."""
+    rows = 100_000
+    cells = [Cell(rows, "point", 64, 2, 3)]
+    cells += [Cell(rows, work, 64, 2, 1) for work in ("page", "lookup", "patch")]
+    return Plan(tuple(cells), rows, starts=1, samples=50, cursors=20, trips=50)
+
+
+def full() -> Plan:
+    """Under an hour with thirteen."""
+    main = 1_000_000
+    cells = [Cell(10_000, work, 64, 3, 3) for work in ("point", "page")]
+    cells += [Cell(main, "point", connections, 3, rounds) for connections, rounds in LADDER]
+    for work in ("page", "lookup", "patch", "create", "mix"):
+        cells += [Cell(main, work, 64, 3, 3)]
+        cells += [Cell(main, work, connections, 2, 1) for connections in (1, 8, 256)]
+    cells += [Cell(main, "point", 64, 3, 2, share) for share in (0.25, 0.5, 0.75, 0.9)]
+    cells += [Cell(main, work, 1, 0, 3) for work in ("export", "import")]
+    cells += [Cell(main, "register", 64, 3, 2)]
+    cells += [Cell(10_000_000, work, 64, 3, 3) for work in ("point", "page")]
+    return Plan(tuple(cells), main, starts=3, samples=100, cursors=100, trips=200)
+
+
+LADDER = ((1, 3), (8, 3), (64, 5), (256, 3))
+"""Connections and rounds of the point reads, the figures that are quoted most."""
+
+
+def narrow(plan: Plan, works: Sequence[str], rows: Sequence[int]) -> Plan:
+    """The plan with these works and sizes alone, all of them where none are named.
+
+    A size that the plan has not gets the cells of the main size.
+    """
+    cells = [cell for cell in plan.cells if not works or cell.work in works]
+    main = plan.main_rows
+    if rows:
+        known = {cell.rows for cell in cells}
+        added = [
+            Cell(new, cell.work, cell.connections, cell.seconds, cell.rounds, cell.share)
+            for new in rows
+            if new not in known
+            for cell in cells
+            if cell.rows == plan.main_rows
+        ]
+        cells = [cell for cell in cells if cell.rows in rows] + added
+        main = main if main in rows else max(rows)
+    return Plan(tuple(cells), main, plan.starts, plan.samples, plan.cursors, plan.trips)

@@ -1,0 +1,113 @@
+"""Programs that the suite starts, each in a session of its own, and how all of them end."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+import psutil
+
+MARK = "BARELINE_BENCH"
+"""The environment variable that every process of a run inherits, PostgreSQL's too: the run's own folder."""
+
+
+def spawn(
+    command: Sequence[str],
+    environment: Mapping[str, str] | None = None,
+    output: IO[bytes] | int = subprocess.DEVNULL,
+    stdin: IO[bytes] | int = subprocess.DEVNULL,
+    folder: Path | None = None,
+) -> subprocess.Popen[bytes]:
+    """Starts a program: a Ctrl-C in the terminal does not reach it, and what it starts ends with it."""
+    return subprocess.Popen(
+        command,
+        env=dict(environment) if environment is not None else None,
+        cwd=folder,
+        stdin=stdin,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+
+
+def end(process: subprocess.Popen[bytes], patience: float = 10) -> None:
+    """Ends a program and all it started: SIGTERM first, SIGKILL for what does not listen."""
+    if process.poll() is None:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(patience)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def run(command: Sequence[str], seconds: float, folder: Path | None = None) -> tuple[int, str]:
+    """Runs a program to its end: exit code and output. An interruption, or too long a time, ends it.
+
+    Raises subprocess.TimeoutExpired.
+    """
+    with tempfile.TemporaryFile() as output:
+        process = spawn(command, output=output, folder=folder)
+        try:
+            code = process.wait(seconds)
+        finally:
+            end(process, 1)
+        output.seek(0)
+        return code, output.read().decode(errors="replace")
+
+
+@contextmanager
+def watched_folder(*leftovers: Path) -> Generator[Path]:
+    """A folder for one run. When the block ends, or the process in any way, nothing of the run is left.
+
+    A second process sees to that: it waits for the end of a pipe, which comes with the end of this
+    process even by SIGKILL, then ends every process with the run's mark and removes folder and leftovers.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="bench-"))
+    watchdog = subprocess.Popen(
+        [sys.executable, "-m", "bench.processes", str(folder), *map(str, leftovers)],
+        stdin=subprocess.PIPE,
+        start_new_session=True,
+    )
+    os.environ[MARK] = str(folder)
+    try:
+        yield folder
+    finally:
+        watchdog.communicate()
+        del os.environ[MARK]
+
+
+def watch(folder: str, leftovers: Sequence[str]) -> None:
+    """What the second process does."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    sys.stdin.buffer.read()
+    while marked := find_marked(folder):
+        for process in marked:
+            with suppress(psutil.NoSuchProcess):
+                # PostgreSQL then takes its children and its shared memory with it.
+                process.send_signal(signal.SIGQUIT if process.name() == "postgres" else signal.SIGKILL)
+        psutil.wait_procs(marked, 5)
+    for path in (folder, *leftovers):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def find_marked(folder: str) -> list[psutil.Process]:
+    """Every process that was started, directly or not, by the run in this folder."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.environ().get(MARK) == folder and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
+
+
+if __name__ == "__main__":
+    watch(sys.argv[1], sys.argv[2:])

@@ -1,0 +1,193 @@
+"""The kinds of work: how each request is made, and what its answer must hold.
+
+wrk makes the same requests in load.lua. Both take the ids at random, from 1 to the number of rows.
+"""
+
+import itertools
+import json
+import random
+from collections.abc import Callable
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+from bench.wire import Answer, Connection
+
+FIELDS = {"id", "email", "display_name", "is_active", "created_at"}
+
+MIX = ["point"] * 40 + ["page"] * 5 + ["patch"] * 4 + ["create"]
+random.Random(1).shuffle(MIX)
+
+KINDS: dict[str, list[str]] = {
+    "point": ["point"],
+    "page": ["page"],
+    "lookup": ["lookup"],
+    "patch": ["patch"],
+    "create": ["create"],
+    "register": ["create"],
+    "mix": MIX,
+}
+"""The kinds of request that a work goes through, over and over, in this order."""
+
+TITLES = {
+    "point": "point read by id",
+    "page": "page of 100 by keyset",
+    "lookup": "look-up of 100 ids",
+    "patch": "change of one field, durable",
+    "create": "create, with the hash made cheap",
+    "register": "register, with argon2id at the OWASP floor",
+    "mix": "80 % point, 10 % page, 8 % patch, 2 % create",
+    "export": "export of all rows",
+    "import": "import of 100,000 rows",
+}
+
+WRITING = {"patch", "create", "register", "mix", "import"}
+
+PAGE = LOOKUP = 100
+
+
+TAGS = itertools.count(1)
+"""Numbers for emails: each maker of requests in a run has one of its own."""
+
+
+class WorkError(Exception):
+    """A peer does not do this work as it should; the message says what came instead."""
+
+
+class Request(NamedTuple):
+    """A request as bytes; `check` tells what is wrong with its answer, None for nothing.
+
+    `id` is a user's id that the answer must hold, where one is known beforehand.
+    """
+
+    raw: bytes
+    check: Callable[[Answer], str | None]
+    id: int | None = None
+
+
+class Requests:
+    """Makes requests for one table. Emails hold `tag`, a number, so that no two makers use the same."""
+
+    def __init__(self, token: str, rows: int, tag: int, cursors: list[tuple[str, int]] | None = None) -> None:
+        self.token, self.rows, self.tag, self.cursors = token, rows, tag, cursors or []
+        self._random = random.Random(tag)
+        self._count = 0
+
+    def fresh(self) -> "Requests":
+        """Another maker for the same table."""
+        return Requests(self.token, self.rows, next(TAGS), self.cursors)
+
+    def make(self, work: str) -> Request:
+        """The next request of a work."""
+        kinds = KINDS[work]
+        self._count += 1
+        maker: Callable[[], Request] = getattr(self, kinds[self._count % len(kinds)])
+        return maker()
+
+    def format(self, method: str, path: str, content: object = None) -> bytes:
+        """The bytes of a request."""
+        head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {self.token}\r\n"
+        if content is None:
+            return f"{head}\r\n".encode()
+        body = json.dumps(content, separators=(",", ":"))
+        return f"{head}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
+
+    def some_id(self) -> int:
+        """An id, at random."""
+        return self._random.randint(1, self.rows)
+
+    def point(self) -> Request:
+        """`GET /users/{id}`"""
+        id_ = self.some_id()
+        return Request(self.format("GET", f"/users/{id_}"), lambda answer: check_user(answer, id=id_), id_)
+
+    def page(self) -> Request:
+        """`GET /users?limit=100&cursor=…`"""
+        cursor, after = self._random.choice(self.cursors)
+        ids = list(range(after + 1, min(after + PAGE, self.rows) + 1))
+        path = f"/users?limit={PAGE}&cursor={quote(cursor, safe='')}"
+        return Request(self.format("GET", path), lambda answer: check_users(answer, ids), ids[0])
+
+    def lookup(self) -> Request:
+        """`POST /users/lookup`"""
+        ids = [self.some_id() for _ in range(LOOKUP)]
+        raw = self.format("POST", "/users/lookup", {"ids": ids})
+        return Request(raw, lambda answer: check_users(answer, ids), ids[0])
+
+    def patch(self) -> Request:
+        """`PATCH /users/{id}`"""
+        id_, name = self.some_id(), f"Name {self._random.randrange(10**8):08}"
+        raw = self.format("PATCH", f"/users/{id_}", {"display_name": name})
+        return Request(raw, lambda answer: check_user(answer, id=id_, display_name=name), id_)
+
+    def create(self) -> Request:
+        """`POST /users`"""
+        email = f"bench-{self.tag}-{self._count:09}@example.com"
+        content = {"email": email, "password": "correct horse", "display_name": "Bench"}
+        raw = self.format("POST", "/users", content)
+        return Request(raw, lambda answer: check_user(answer, email=email, display_name="Bench"))
+
+    def prepared(self, work: str) -> str:
+        """What load.lua cannot make itself: the order of kinds, cursors and sets of ids, one a line."""
+        lines = [f"kind {kind}" for kind in KINDS[work]]
+        lines += [f"cursor {quote(cursor, safe='')}" for cursor, _ in self.cursors]
+        if "lookup" in KINDS[work]:
+            lines += ["ids " + ",".join(str(self.some_id()) for _ in range(LOOKUP)) for _ in range(400)]
+        return "\n".join(lines) + "\n"
+
+
+def read_json(answer: Answer) -> Any:
+    """The content of a 2xx answer. Raises WorkError."""
+    if not 200 <= answer.status < 300:
+        raise WorkError(f"status {answer.status}: {answer.body[:80].decode(errors='replace')}")
+    try:
+        return json.loads(answer.body)
+    except ValueError:
+        raise WorkError(f"no JSON: {answer.body[:40]!r}") from None
+
+
+def check_user(answer: Answer, **expected: object) -> str | None:
+    """Whether the answer is one user, with these fields as expected."""
+    try:
+        return compare_user(read_json(answer), expected)
+    except WorkError as error:
+        return str(error)
+
+
+def compare_user(user: Any, expected: dict[str, object]) -> str | None:
+    """What is wrong with one user."""
+    if not isinstance(user, dict) or user.keys() != FIELDS:
+        return f"expected a user, found {str(user)[:80]}"
+    for field, value in expected.items():
+        if user[field] != value:
+            return f"expected {field} {value}, found {user[field]}"
+    return None
+
+
+def check_users(answer: Answer, ids: list[int]) -> str | None:
+    """Whether the answer is the users with these ids, in this order."""
+    try:
+        content = read_json(answer)
+    except WorkError as error:
+        return str(error)
+    users = content.get("users") if isinstance(content, dict) else None
+    if not isinstance(users, list) or len(users) != len(ids):
+        return f"expected {len(ids)} users, found {str(content)[:80]}"
+    return next(filter(None, map(compare_user, users, ({"id": id_} for id_ in ids))), None)
+
+
+def harvest(port: int, requests: Requests, count: int) -> list[tuple[str, int]]:
+    """Up to `count` cursors of a peer, each with the id after which its page begins: from 1,000 to 1,000.
+
+    Raises WorkError, WireError, OSError.
+    """
+    found: list[tuple[str, int]] = []
+    path = "/users?limit=1000"
+    with Connection(port) as connection:
+        while len(found) < count:
+            content = read_json(connection.ask(requests.format("GET", path)))
+            cursor, users = content["next_cursor"], content["users"]
+            if cursor is None:
+                break
+            found.append((cursor, users[-1]["id"]))
+            path = f"/users?limit=1000&cursor={quote(cursor, safe='')}"
+    return found
