@@ -4,7 +4,7 @@ import random
 import re
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ from bench.processes import run
 from bench.work import KINDS, LOOKUP, PAGE, WorkError
 from svc.sql import load
 
-CLIENTS = (1, 2, 4, 8, 16, 32, 64)
 IDS_FILES = 20
 
 LOOK_UP = """
@@ -80,6 +79,7 @@ class Pgbench:
             code, said = run(command, seconds + 60)
         except subprocess.TimeoutExpired:
             raise WorkError("pgbench did not end") from None
+        self._cluster.wait_for_exits()
         used = self._cluster.cpu() - before
         done = re.search(r"actually processed: (\d+)", said)
         rate = re.search(r"tps = ([\d.]+)", said)
@@ -93,9 +93,9 @@ class Pgbench:
             "cpu_postgres": used / int(done[1]) * 1e6,
         }
 
-    def best_clients(self, work: str, seconds: float) -> tuple[int, dict[int, float]]:
-        """The number of clients with the highest rate, and the rate of each. Raises WorkError."""
-        rates = {clients: self.measure(work, clients, seconds)["rate"] for clients in CLIENTS}
+    def best_clients(self, work: str, counts: Sequence[int]) -> tuple[int, dict[int, float]]:
+        """Which number of clients has the highest rate, and the rate of each. Raises WorkError."""
+        rates = {clients: self.measure(work, clients, 1)["rate"] for clients in counts}
         return max(rates, key=lambda clients: rates[clients]), rates
 
     def _scripts(self, work: str) -> list[str]:
@@ -143,6 +143,7 @@ class Copy:
         seconds = time.perf_counter() - started
         if code or f"COPY {rows}" not in said:
             raise WorkError(f"COPY: {said.strip()[-300:]}")
+        self._cluster.wait_for_exits()
         used = self._cluster.cpu() - before
         return {
             "requests": rows,

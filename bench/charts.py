@@ -122,7 +122,7 @@ def draw_cpu(results: Results) -> Any:
             va="center",
         )
     axes.set_title("CPU time of one point read in µs: the service's and PostgreSQL's")
-    axes.legend(frameon=False, loc="lower right")
+    axes.legend(frameon=False, loc="upper right")
     thousands(axes.xaxis)
     axes.tick_params(axis="y", length=0)
     sign(axes, results)
@@ -148,16 +148,18 @@ def lines_chart(
 
 
 def label(axes: Axes, results: Results, ends: list[tuple[float, float, str]]) -> None:
-    """Names at the lines' ends, pushed apart where they would lie on each other."""
-    transform = axes.transData.transform
-    last = float("-inf")
+    """Names at the lines' ends, pushed upwards where they would lie on each other."""
+    placed: list[tuple[float, float]] = []
     for x, y, name in sorted(ends, key=lambda end: end[1]):
-        height = transform((x, y))[1]
-        moved = max(height, last + 14)
-        last = moved
+        across, height = axes.transData.transform((x, y))
+        moved = height
+        while any(abs(across - other) < 130 and abs(moved - at) < 13 for other, at in placed):
+            moved += 1
+        placed.append((across, moved))
         axes.annotate(
             results.title(name), (x, y), (8, (moved - height) * 72 / axes.figure.dpi),
-            textcoords="offset points", va="center", fontsize=8, color=OURS if name.startswith(SERVICE) else LINE,
+            textcoords="offset points", va="center", fontsize=8,
+            color=OURS if name.startswith(SERVICE) else LINE,
         )  # fmt: skip
 
 
@@ -172,12 +174,14 @@ def draw_latency(results: Results) -> Any:
         return sorted((x, y) for x, y in pairs if x and y)
 
     figure, axes, ends = lines_chart(results, peers_of(results, cells[0]), points)
+    axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_title("99th percentile of latency against the rate of point reads")
     axes.set_ylabel("ms from the moment a request was due")
     axes.set_xlabel("requests per second")
-    thousands(axes.xaxis)
-    thousands(axes.yaxis)
+    for axis in (axes.xaxis, axes.yaxis):
+        thousands(axis)
+        axis.set_minor_formatter(NullFormatter())
     label(axes, results, ends)
     return figure
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import subprocess
+import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -66,20 +67,21 @@ class Cluster:
 
     def cpu(self) -> float:
         """Seconds of CPU that all its processes have used, those that ended included."""
-        with_ended = self._postmaster.cpu_times()
-        used = sum(with_ended)
-        for process in self._postmaster.children():
-            with suppress(psutil.NoSuchProcess):
-                used += sum(process.cpu_times()[:2])
-        return used
+        while True:
+            own = self._postmaster.cpu_times()
+            used = sum(own)
+            for process in self._postmaster.children():
+                with suppress(psutil.NoSuchProcess):
+                    used += sum(process.cpu_times()[:2])
+            if self._postmaster.cpu_times()[2:] == own[2:]:  # none ended while we counted
+                return used
 
-    @property
-    def version(self) -> str:
-        """PostgreSQL's own words."""
-        with psycopg.connect(self.url) as connection:
-            row = connection.execute("select version()").fetchone()
-            assert row
-            return str(row[0])
+    def wait_for_exits(self, seconds: float = 5) -> None:
+        """Waits until the backends of clients that are gone have ended: their time is counted only then."""
+        deadline = time.monotonic() + seconds
+        before = -1.0
+        while time.monotonic() < deadline and before != (before := self.cpu()):
+            time.sleep(0.1)
 
 
 @contextmanager

@@ -154,6 +154,7 @@ def count_trips(peer: Peer, table: Table, folder: Path, count: int) -> dict[str,
         requests.cursors = try_harvest(server, requests, 20)
         trips = {work: count_some(proxy, server, requests, work, count) for work in TRIPPED}
         trips["point_64"] = count_many(proxy, server, requests, count)
+        time.sleep(0.5)  # what the last request leaves to be done
         before = proxy.count
         time.sleep(1)
         trips["idle"] = proxy.count - before
@@ -223,11 +224,11 @@ def idle_cpu(cluster: Cluster, servers: Sequence[Server]) -> dict[str, float]:
     return {name: source() - before[name] for name, source in sources.items()}
 
 
-def environment(command: list[str], versions_of: Iterable[str]) -> dict[str, Any]:
+def environment(arguments: Sequence[str], versions_of: Iterable[str]) -> dict[str, Any]:
     """Where and with what it ran."""
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "command": " ".join(command),
+        "command": " ".join(["python -m bench", *arguments]),
         "cpu": cpu_model(),
         "cores": psutil.cpu_count(),
         "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),

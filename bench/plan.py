@@ -28,7 +28,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class Plan:
-    """`main_rows` is the size whose figures lead the report. Counts are for each peer."""
+    """`main_rows` is the size whose figures lead the report. Counts are for each peer.
+
+    `clients` are the numbers of clients among which pgbench's best is looked for.
+    """
 
     cells: tuple[Cell, ...]
     main_rows: int
@@ -36,6 +39,7 @@ class Plan:
     samples: int
     cursors: int
     trips: int
+    clients: tuple[int, ...]
 
     def measuring(self, peers: int) -> float:
         """Seconds of runs with so many peers; pgbench and its like are about one more."""
@@ -43,11 +47,12 @@ class Plan:
 
     def seconds(self, peers: int) -> float:
         """How long it takes with so many peers, about, with all that comes before."""
-        stages = len({cell.rows for cell in self.cells}) + any(c.work == "register" for c in self.cells)
-        each = 3.0 * stages + 1.5 * (self.starts - 1) + 3.0 + 0.03 * self.trips
-        samples = 0.01 * self.samples * len({(cell.rows, cell.work) for cell in self.cells})
-        seeding = sum({cell.rows for cell in self.cells}) / 40_000
-        return 5 + seeding + self.measuring(peers) + peers * (each + samples)
+        stages = {(cell.rows, cell.work == "register") for cell in self.cells}
+        works = {(cell.rows, cell.work) for cell in self.cells}
+        each = 2.0 + 1.2 * (self.starts + 1 + len(stages)) + 0.03 * self.trips
+        each += 0.01 * (self.samples * len(works) + 2 * self.cursors * len(stages))
+        fixed = 5 + sum({cell.rows for cell in self.cells}) / 40_000 + 1.5 * len(self.clients) * len(works)
+        return fixed + self.measuring(peers) + peers * each
 
 
 def quick() -> Plan:
@@ -55,7 +60,7 @@ def quick() -> Plan:
     rows = 100_000
     cells = [Cell(rows, "point", 64, 2, 3)]
     cells += [Cell(rows, work, 64, 2, 1) for work in ("page", "lookup", "patch")]
-    return Plan(tuple(cells), rows, starts=1, samples=50, cursors=20, trips=50)
+    return Plan(tuple(cells), rows, starts=1, samples=50, cursors=20, trips=50, clients=(4, 16))
 
 
 def full() -> Plan:
@@ -70,7 +75,9 @@ def full() -> Plan:
     cells += [Cell(main, work, 1, 0, 3) for work in ("export", "import")]
     cells += [Cell(main, "register", 64, 3, 2)]
     cells += [Cell(10_000_000, work, 64, 3, 3) for work in ("point", "page")]
-    return Plan(tuple(cells), main, starts=3, samples=100, cursors=100, trips=200)
+    return Plan(
+        tuple(cells), main, starts=3, samples=100, cursors=100, trips=200, clients=(1, 2, 4, 8, 16, 32, 64)
+    )
 
 
 LADDER = ((1, 3), (8, 3), (64, 5), (256, 3))
@@ -95,4 +102,4 @@ def narrow(plan: Plan, works: Sequence[str], rows: Sequence[int]) -> Plan:
         ]
         cells = [cell for cell in cells if cell.rows in rows] + added
         main = main if main in rows else max(rows)
-    return Plan(tuple(cells), main, plan.starts, plan.samples, plan.cursors, plan.trips)
+    return Plan(tuple(cells), main, plan.starts, plan.samples, plan.cursors, plan.trips, plan.clients)

@@ -1,5 +1,6 @@
 """The order of things: start, prove, count, measure in turns."""
 
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -31,7 +32,7 @@ Check = Callable[[str, str, str], list[str]]
 
 @dataclass
 class Suite:
-    """One run of the suite. `results` is what raw.json will hold; `advance` is told of the seconds of runs."""
+    """One run of the suite. `results` is what raw.json will hold; `advance` hears of each run."""
 
     cluster: Cluster
     plan: Plan
@@ -71,12 +72,13 @@ class Suite:
         """Whether it does the same job; counts what need not be measured."""
         found = self.results["peers"][peer.name]
         try:
-            found["starts"] = start_times(peer, table, self.folder, self.plan.starts)
             with start(peer, table, self.folder, REAL_HASH) as server:
+                found["starts"] = [server.started_in]
                 wrong = self.check(server.url, table.token, table.url)
             if wrong:
                 self._mark(peer, "failed", wrong)
                 return False
+            found["starts"] += start_times(peer, table, self.folder, self.plan.starts - 1)
             found |= describe(peer, self.folder)
             found["trips"] = count_trips(peer, table, self.folder, self.plan.trips)
         except StartError as error:
@@ -131,7 +133,7 @@ class Suite:
         works = dict.fromkeys(cell.work for cell in cells if cell.connections == 64)
         for work in filter(pgbench.can, works):
             try:
-                best[work], rates = pgbench.best_clients(work, 1)
+                best[work], rates = pgbench.best_clients(work, self.plan.clients)
             except WorkError as error:
                 self.say(str(error))
                 continue
@@ -161,7 +163,8 @@ class Suite:
 
     def _note(self, cell: Cell, round_: int, name: str, run: Run) -> None:
         about = {"peer": name, "work": cell.work, "rows": cell.rows, "connections": cell.connections}
-        self.results["runs"].append({**about, "share": cell.share, "round": round_, **run})
+        about |= {"share": cell.share, "round": round_, "ended": time.time()}
+        self.results["runs"].append(about | run)
         self.say(f"{cell}, round {round_}, {name}: {brief(run)}")
 
 
