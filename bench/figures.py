@@ -173,7 +173,7 @@ def count_some(proxy: Proxy, server: Server, requests: Requests, work: str, coun
     """Round trips a request, one at a time, after some that warm it."""
     try:
         with Connection(server.port) as connection:
-            ask_some(connection, requests, work, 20)
+            ask_some(connection, requests, work, min(count, 50))
             wait_for_quiet(proxy)
             before = proxy.count
             ask_some(connection, requests, work, count)
