@@ -9,7 +9,7 @@ import matplotlib
 matplotlib.use("svg")
 from matplotlib import pyplot
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from bench.analysis import CEILINGS, Cell, Results
 from bench.roster import SERVICE
@@ -180,8 +180,10 @@ def draw_latency(results: Results) -> Any:
     axes.set_ylabel("ms from the moment a request was due")
     axes.set_xlabel("requests per second")
     for axis in (axes.xaxis, axes.yaxis):
-        thousands(axis)
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.set_minor_formatter(NullFormatter())
+        thousands(axis)
+    axes.set_ylim(top=axes.get_ylim()[1] * 1.7)
     label(axes, results, ends)
     return figure
 

@@ -177,6 +177,7 @@ def count_some(proxy: Proxy, server: Server, requests: Requests, work: str, coun
             wait_for_quiet(proxy)
             before = proxy.count
             ask_some(connection, requests, work, count)
+            wait_for_quiet(proxy)  # a session may end after its answer
             return (proxy.count - before) / count
     except (WorkError, OSError, IndexError):
         return None
@@ -186,7 +187,7 @@ def wait_for_quiet(proxy: Proxy, seconds: float = 5) -> None:
     """Waits until nothing passes that was not asked for, such as what a service does at its start."""
     deadline, before = time.monotonic() + seconds, -1
     while time.monotonic() < deadline and before != (before := proxy.count):
-        time.sleep(0.1)
+        time.sleep(0.05)
 
 
 def ask_some(connection: Connection, requests: Requests, work: str, count: int) -> None:

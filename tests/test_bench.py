@@ -225,7 +225,7 @@ def test_the_proxy_counts_round_trips(database_url: DatabaseUrl, tmp_path: Path)
             with connection.pipeline():
                 for number in range(5):
                     connection.execute("select %s::int", [number])
-            assert 11 <= proxy.count - before <= 12, "what is pipelined is not counted one by one"
+            assert 10 < proxy.count - before < 15, "what is pipelined is not counted one by one"
         before = proxy.count
         time.sleep(0.1)
         assert proxy.count == before
