@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -89,12 +90,14 @@ def watch(folder: str, leftovers: Sequence[str]) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     sys.stdin.buffer.read()
+    patient_until = time.monotonic() + 5
     while marked := find_marked(folder):
         for process in marked:
             with suppress(psutil.NoSuchProcess):
                 # PostgreSQL then takes its children and its shared memory with it.
-                process.send_signal(signal.SIGQUIT if process.name() == "postgres" else signal.SIGKILL)
-        psutil.wait_procs(marked, 5)
+                gently = process.name() == "postgres" and time.monotonic() < patient_until
+                process.send_signal(signal.SIGQUIT if gently else signal.SIGKILL)
+        time.sleep(0.1)
     for path in (folder, *leftovers):
         shutil.rmtree(path, ignore_errors=True)
 

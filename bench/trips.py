@@ -12,6 +12,8 @@ from typing import Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
 SOCKET = ".s.PGSQL.5432"
+TERMINATE = b"X\0\0\0\4"
+"""A client's last word, which has no answer."""
 
 
 class Proxy:
@@ -70,7 +72,7 @@ class Proxy:
         async def forth() -> None:
             nonlocal answered
             while data := await reader.read(1 << 18):
-                if answered:
+                if answered and data != TERMINATE:
                     answered = False
                     self.count += 1
                 its_writer.write(data)
