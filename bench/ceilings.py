@@ -52,7 +52,7 @@ SCRIPTS: dict[str, Callable[[Table], str]] = {"point": point, "page": page, "pat
 
 def statement(name: str, **values: str) -> str:
     """A query of the service, with these expressions for its parameters and null for all others."""
-    query = load("users.sql")[name]
+    query = (load("users.sql") | load("user_lists.sql"))[name]
     return (
         re.sub(r"\$(\d+)", lambda match: values.get(query.parameters[int(match[1]) - 1], "null"), query.sql)
         + ";\n"

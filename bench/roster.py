@@ -70,7 +70,7 @@ UVICORN = (
     "--log-level", "warning", "--no-access-log", "--no-proxy-headers", "--no-server-header",
 )  # fmt: skip
 SERVER = ("uvicorn", "uvloop", "httptools")
-CORE = ("svc/users.py", "svc/structs.py", "queries/users.sql")
+CORE = ("svc/users.py", "svc/user_lists.py", "svc/structs.py", "queries/users.sql", "queries/user_lists.sql")
 """The service's own files for this contract; the rest of it serves any table."""
 
 
@@ -106,6 +106,9 @@ GO_BUILD = ("env", "GO111MODULE=off", "GOPATH=/usr/share/gocode", "go", "build")
 
 ROSTER = [
     service("bareline", "Bareline"),
+    service("bareline_no_short_cut", "Bareline, no short cut", "--no-short-cut"),
+    service("bareline_no_batching", "Bareline, no batching", "--no-batching"),
+    service("bareline_plain", "Bareline, neither", "--no-short-cut", "--no-batching"),
     python_peer("starlette_asyncpg", "Starlette + asyncpg", "starlette", "asyncpg", "email-validator"),
     python_peer("fastapi_psycopg3", "FastAPI + psycopg 3", "fastapi", "psycopg[binary,pool]", PYDANTIC),
     python_peer("fastapi_psycopg2", "FastAPI + psycopg2", "fastapi", "psycopg2-binary", PYDANTIC),
