@@ -69,7 +69,7 @@ def run(peers: Sequence[Peer], plan: Plan, *, quick: bool) -> Path:
         progress.say(f"{len(peers)} peers, about {plan.seconds(len(peers)) / 60:.0f} minutes")
         with start_cluster(folder / "data") as cluster:
             suite = Suite(cluster, plan, folder, check, progress.say, progress.advance)
-            suite.results["environment"] = environment(sys.argv, needed(peers))
+            suite.results["environment"] = environment(sys.argv[1:], needed(peers))
             suite.results |= {"quick": quick, "main_rows": plan.main_rows}
             suite.run(peers)
         unfinished.mkdir(parents=True)

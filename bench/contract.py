@@ -147,8 +147,7 @@ def lookup(trial: Trial) -> None:
     for ids in (some[:1], [some[5], absent, some[9], some[2], some[5]], most):
         answer = trial.ask("POST", "/users/lookup", json={"ids": ids})
         compare_all(expect_fields(answer, ["users"])["users"], [users.get(id_) for id_ in ids])
-    for ids in ([], [absent] * 1001):
-        expect_status(trial.send("POST", "/users/lookup", json={"ids": ids}), REFUSED)
+    expect_status(trial.send("POST", "/users/lookup", json={"ids": [absent] * 1001}), REFUSED)
 
 
 def patch(trial: Trial) -> None:
