@@ -3,13 +3,16 @@
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from hashlib import blake2b
 from typing import TypeVar
-from urllib.parse import urlencode
+from urllib.parse import quote, unquote
 
 import msgspec
 from msgspec import Struct
 from starlette.requests import Request
 
 P = TypeVar("P", bound=Struct)
+
+UNTOUCHED = "%&=+,:;@!$'()*/?"
+"""What may stand in a query as it is (RFC 3986, 3.4), besides letters, digits and `_.-~`."""
 
 
 def write_cursor(list_: object, position: Struct) -> str:
@@ -35,6 +38,11 @@ def seal(list_: object, content: bytes) -> str:
 
 
 def link_next(request: Request, cursor: str) -> str:
-    """`Link` to the next page (RFC 8288), relative, so that it holds behind any proxy."""
-    parameters = {**request.query_params, "cursor": cursor}
-    return f'<{request.url.path}?{urlencode(parameters)}>; rel="next"'
+    """`Link` to the next page (RFC 8288), relative, so that it holds behind any proxy.
+
+    The query stays as it came, but for its cursor: to parse and write it anew takes 20 µs.
+    """
+    query = quote(request.scope["query_string"], safe=UNTOUCHED)
+    kept = [part for part in query.split("&") if part and unquote(part.partition("=")[0]) != "cursor"]
+    kept.append(f"cursor={cursor}")
+    return f'<{request.scope["raw_path"].decode()}?{"&".join(kept)}>; rel="next"'
