@@ -51,7 +51,7 @@ class Plan:
         works = {(cell.rows, cell.work) for cell in self.cells}
         each = 2.0 + 1.2 * (self.starts + 1 + len(stages)) + 0.03 * self.trips
         each += 0.01 * (self.samples * len(works) + 2 * self.cursors * len(stages))
-        fixed = 5 + sum({cell.rows for cell in self.cells}) / 40_000 + 1.5 * len(self.clients) * len(works)
+        fixed = 5 + sum({cell.rows for cell in self.cells}) / 30_000 + 1.5 * len(self.clients) * len(works)
         return fixed + self.measuring(peers) + peers * each
 
 

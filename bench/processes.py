@@ -49,13 +49,18 @@ def end(process: subprocess.Popen[bytes], patience: float = 10) -> None:
     process.wait()
 
 
-def run(command: Sequence[str], seconds: float, folder: Path | None = None) -> tuple[int, str]:
+def run(
+    command: Sequence[str],
+    seconds: float,
+    folder: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> tuple[int, str]:
     """Runs a program to its end: exit code and output. An interruption, or too long a time, ends it.
 
     Raises subprocess.TimeoutExpired.
     """
     with tempfile.TemporaryFile() as output:
-        process = spawn(command, output=output, folder=folder)
+        process = spawn(command, environment, output, folder=folder)
         try:
             code = process.wait(seconds)
         finally:

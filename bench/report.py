@@ -197,7 +197,7 @@ def at_rates(results: Results) -> str:
         "## At a fixed rate, a share of each peer's own closed-loop rate\n\n"
         + table(results.names(cells[0]), columns, results)
         + "\n\nPoint reads; latency counts from the moment a request was due. † the generator itself was "
-        "late by more than 1 ms at p99: the latency is an upper bound."
+        "late, by more than 1 ms and a tenth of the latency at p99: an upper bound."
     )
 
 

@@ -24,7 +24,7 @@ from bench.measure import (
 )
 from bench.plan import OVERHEAD, Cell, Plan
 from bench.roster import CHEAP_HASH, CONSTANT, REAL_HASH, Missing, Peer, Server, StartError, require, start
-from bench.work import KINDS, Requests, WorkError
+from bench.work import KINDS, WRITING, Requests, WorkError
 
 Check = Callable[[str, str, str], list[str]]
 """bench.contract.check: base URL, key, database URL; a line for each thing that is not as it should be."""
@@ -160,6 +160,8 @@ class Suite:
                 for run in attempt(contender, cell, table):
                     self._note(cell, round_, contender.name, run)
                 self.advance(cell, cell.seconds + OVERHEAD)
+        if cell.work in WRITING:
+            table.settle()
 
     def _note(self, cell: Cell, round_: int, name: str, run: Run) -> None:
         about = {"peer": name, "work": cell.work, "rows": cell.rows, "connections": cell.connections}
