@@ -1,7 +1,9 @@
 """PostgreSQL for a run: the server, a database for each number of rows, its key, and its table put back."""
 
 import asyncio
+import os
 import subprocess
+import sys
 import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
@@ -14,6 +16,7 @@ from urllib.parse import urlsplit, urlunsplit
 import psutil
 import psycopg
 
+from bench.processes import run
 from svc.config import Config, DatabaseUrl
 from svc.db import Database
 from svc.embedded import EmbeddedServer
@@ -153,16 +156,13 @@ async def make_key(url: DatabaseUrl) -> str:
         await database.close()
 
 
-SEED = """
-insert into users (email, hashed_password, display_name)
-select 'user' || n || '@example.com', 'no password', 'User ' || n from generate_series(1, %s) as n
-"""
-
-
 def seed(url: DatabaseUrl, rows: int) -> None:
-    """Fills the table. Raises SeedError unless the ids are then 1 to `rows`."""
+    """Fills the table by `svc seed`. Raises SeedError unless the ids are then 1 to `rows`."""
+    command = [sys.executable, "-m", "svc", "seed", str(rows), "--seed", "1"]
+    code, said = run(command, 3600, environment={**os.environ, "DATABASE_URL": url})
+    if code:
+        raise SeedError(f"svc seed failed: {said.strip()[-300:]}")
     with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(SEED, [rows])
         connection.execute("vacuum analyze users")
         found = connection.execute("select min(id), max(id), count(*) from users").fetchone()
     if found != (1, rows, rows):
