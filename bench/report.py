@@ -60,10 +60,6 @@ def summary(results: Results) -> str:
 
     columns: list[Column] = [
         ("req/s", lambda n: number(results.median(n, cell, "rate"))),
-        (
-            f"× {results.title(BASELINE)}" if BASELINE in results.peers else "×",
-            times(results, BASELINE, cell),
-        ),
         ("of pgbench", lambda n: number(results.share(n, cell), ".0%")),
         ("p50 ms", lambda n: number(results.median(n, cell, "p50"), ".1f")),
         ("p99 ms", lambda n: number(results.median(n, cell, "p99"), ".1f")),
@@ -73,6 +69,8 @@ def summary(results: Results) -> str:
         ("MB resident", lambda n: number(per_million(results.median(n, cell, "memory")))),
         ("lines", lambda n: number(peer(n).get("lines"))),
     ]
+    if BASELINE in names:
+        columns.insert(1, (f"× {results.title(BASELINE)}", times(results, BASELINE, cell)))
     title = f"## Point reads, {cell[1]:,} rows, 64 connections"
     return f"{title}\n\n{table(names, columns, results)}\n\n{lines_note(results)}"
 
@@ -121,7 +119,6 @@ def by_work(results: Results) -> Iterator[str]:
 
 def work_table(results: Results, cell: Cell) -> str:
     """Rates, ratios, latencies and CPU time of one kind of work."""
-    baseline = BASELINE if BASELINE in results.names(cell) else None
 
     def rates(name: str) -> str:
         spread = results.spread(name, cell)
@@ -130,10 +127,9 @@ def work_table(results: Results, cell: Cell) -> str:
     columns: list[Column] = [
         ("per s", lambda n: number(results.median(n, cell, "rate")) if results.valid(n, cell) else "void"),
         ("spread", rates),
-        (f"× {results.title(SERVICE)}" if SERVICE in results.peers else "×", times(results, SERVICE, cell)),
     ]
-    if baseline:
-        columns.append((f"× {results.title(baseline)}", times(results, baseline, cell)))
+    others = [name for name in (SERVICE, BASELINE) if name in results.names(cell)]
+    columns += [(f"× {results.title(other)}", times(results, other, cell)) for other in others]
     columns.append(("of ceiling", lambda n: number(results.share(n, cell), ".0%")))
     if cell[0] not in ("export", "import"):
         columns += [(f"{p} ms", latency(results, cell, p)) for p in ("p50", "p90", "p99", "p99.9")]

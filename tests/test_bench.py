@@ -361,7 +361,9 @@ def test_a_killed_harness_leaves_nothing() -> None:
 def test_an_ended_program_takes_its_children_with_it() -> None:
     code = "import subprocess; subprocess.run(['sleep', '987'])"
     process = spawn([sys.executable, "-c", code], {**os.environ, "BARELINE_BENCH": "here"})
-    time.sleep(0.3)
+    deadline = time.monotonic() + 15
+    while time.monotonic() < deadline and len(find_marked("here")) < 2:
+        time.sleep(0.05)
     assert len(find_marked("here")) == 2
     end(process)
     assert find_marked("here") == []
