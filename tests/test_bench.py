@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import socketserver
 import subprocess
 import sys
@@ -230,6 +231,30 @@ def test_the_proxy_counts_round_trips(database_url: DatabaseUrl, tmp_path: Path)
         time.sleep(0.1)
         assert proxy.count == before
     assert not any(tmp_path.iterdir())
+
+
+def test_a_request_in_parts_is_one_round_trip(tmp_path: Path) -> None:
+    """And the server's answer in parts, too."""
+
+    class Server(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            while self.request.recv(1) == b"a":
+                assert self.request.recv(1) == b"b"
+                self.request.sendall(b"c")
+                time.sleep(0.05)
+                self.request.sendall(b"d")
+
+    (tmp_path / "here").mkdir()
+    with socketserver.UnixStreamServer(str(tmp_path / ".s.PGSQL.5432"), Server) as server:
+        threading.Thread(target=server.handle_request).start()
+        with Proxy(tmp_path / "here", str(tmp_path)) as proxy, socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(tmp_path / "here" / ".s.PGSQL.5432"))
+            for number in (1, 2, 3):
+                client.sendall(b"a")
+                time.sleep(0.05)
+                client.sendall(b"b")
+                assert client.recv(1) + client.recv(1) == b"cd"
+                assert proxy.count == number
 
 
 rates = st.floats(1, 1e6)
