@@ -255,7 +255,8 @@ def make_environment(table: Table, port: int, cost: tuple[int, int]) -> dict[str
         "SVC_POOL_SIZE": str(POOL_SIZE),
         "SVC_HASH_MEMORY": memory,
         "SVC_HASH_PASSES": passes,
-        "SVC_HASH_QUEUE": "1000",  # the peers refuse nobody
+        "SVC_HASH_QUEUE": "1000",  # the peers refuse nobody,
+        "SVC_HASH_THREADS": str(os.cpu_count() or 1),  # and hash on all cores
     }
 
 
