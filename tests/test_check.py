@@ -99,6 +99,17 @@ def test_a_statement_that_does_not_prepare_is_shown_at_its_place(made: DatabaseU
     assert str(found).splitlines()[-2:] == ["  | where name = :name and nmae = :name", "  |" + " " * 24 + "^"]
 
 
+@pytest.mark.parametrize(
+    "statement", ["analyze {}", "truncate {} restart identity", "lock table {} in share mode"]
+)
+def test_a_statement_about_a_table_needs_the_table(made: DatabaseUrl, statement: str) -> None:
+    async def attend(self: object) -> None: ...
+
+    assert prove(made, pair(attend, statement.format("teams"), "exec")) == []
+    (found,) = prove(made, pair(attend, statement.format("teems"), "exec"))
+    assert (found.kind, found.line, found.found) == ("sql", 1, 'relation "teems" does not exist')
+
+
 # Columns that may be null, for each statement: n for those that may, - for those that may not.
 NULLABILITY = [
     ("-n", "select name, motto from teams"),

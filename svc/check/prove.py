@@ -19,6 +19,9 @@ from svc.sql import Query, Signature, is_struct
 
 EXPLAIN = re.compile(r"explain\s*(\([^)]*\)\s*)?", re.IGNORECASE)
 
+ON_TABLE = re.compile(r"(?:analyze|truncate|lock\s+table)\s+(\w+)[^,()]*", re.IGNORECASE)
+"""Statements that PostgreSQL does not analyse before they run."""
+
 
 class Schema(Struct, frozen=True):
     """A live schema as it was when it was read."""
@@ -65,7 +68,9 @@ class Proof:
         try:
             scope = await self._analyse(statement)
         except asyncpg.PostgresError as error:
-            expected = "select, insert, update, delete, merge, or explain of one of them"
+            expected = (
+                "select, insert, update, delete, merge, explain of one, analyze, truncate or lock table"
+            )
             return [*found, find(self.query, "sql", expected, str(error.args[0]))]
         found += self._check_columns(statement, scope)
         found += self._check_secrets(scope, answered)
@@ -115,9 +120,9 @@ class Proof:
     async def _analyse(self, statement: "PreparedStatement[Any]") -> Scope:
         """The query's tree, out of a function that holds it for a moment."""
         types = ", ".join(type_name(type_) for type_ in statement.get_parameters())
-        sql = EXPLAIN.sub("", self.query.sql, count=1) if EXPLAIN.match(self.query.sql) else self.query.sql
+        body = find_body(self.query.sql)
         await self.connection.execute(
-            f"create or replace function pg_temp.proof({types}) returns void begin atomic {sql}; end"
+            f"create or replace function pg_temp.proof({types}) returns void begin atomic {body}; end"
         )
         tree = await CatalogQueries.bind(self.connection).get_function_body(name="proof")
         await self.connection.execute(f"drop function pg_temp.proof({types})")
@@ -184,6 +189,13 @@ class Proof:
                         f"{target['resname']} is made of {column}",
                         find_column(self.query, column.name),
                     )
+
+
+def find_body(sql: str) -> str:
+    """What a function can hold of a statement: what it explains, or a look at the table it is about."""
+    if on_table := ON_TABLE.fullmatch(sql):
+        return f"select from {on_table[1]}"
+    return EXPLAIN.sub("", sql, count=1) if EXPLAIN.match(sql) else sql
 
 
 def type_name(type_: Any) -> str:
