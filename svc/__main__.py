@@ -1,4 +1,4 @@
-"""The command line: `svc serve | migrate | keys`."""
+"""The command line: `svc serve | check | migrate | seed | keys`."""
 
 import argparse
 import asyncio
@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import sys
+import time
 from collections.abc import Callable, Coroutine, Generator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -24,6 +25,7 @@ from svc.errors import Problem
 from svc.migrate import migrate, read_status, rollback
 from svc.schema import MigrationError
 from svc.security import KEPT, SCOPES, ApiKeyQueries, create_key
+from svc.seed import LARGEST, PASSWORD, SeedError, seed
 from svc.sql import QueryError
 
 T = TypeVar("T")
@@ -33,8 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; the exit code is 1 for a failure that has a name and 2 for a wrong command line."""
     options = make_parser().parse_args(arguments)
     # A terminated process must still stop the server that it embeds: `finally` runs for exceptions only.
-    signal.signal(signal.SIGTERM, exit_quietly)
-    signal.signal(signal.SIGINT, exit_quietly)
+    signal.signal(signal.SIGTERM, partial(exit_quietly, 128 + signal.SIGTERM))
+    signal.signal(signal.SIGINT, partial(exit_quietly, 128 + signal.SIGINT))
     signal.signal(signal.SIGHUP, terminate)
     try:
         command: Callable[[Config, argparse.Namespace], int] = options.command
@@ -44,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.embedded = config.database_url is None
         with find_database(config, migrated=command is not run_migrate) as config:
             return command(config, options)
-    except (ConfigError, EmbeddedError, MigrationError, QueryError) as error:
+    except (ConfigError, EmbeddedError, MigrationError, QueryError, SeedError) as error:
         return fail(str(error))
     except Problem as problem:
         return fail(problem.detail)
@@ -61,11 +63,11 @@ def fail(message: str) -> int:
     return 1
 
 
-def exit_quietly(number: int, frame: FrameType | None) -> NoReturn:
+def exit_quietly(code: int, number: int, frame: FrameType | None) -> NoReturn:
     """A signal that asks us to end, as an exception; the next ones must not break the way out."""
     for other in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         signal.signal(other, signal.SIG_IGN)
-    raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(0)
+    raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(code)
 
 
 def terminate(number: int, frame: FrameType | None) -> None:
@@ -118,6 +120,11 @@ def make_parser() -> argparse.ArgumentParser:
     choice.add_argument("--rollback", type=positive, metavar="N", help="take the last N back")
     parser_.set_defaults(command=run_migrate)
 
+    parser_ = commands.add_parser("seed", help="fill the empty table of users with made-up ones")
+    parser_.add_argument("count", type=user_count, metavar="N", help="how many")
+    parser_.add_argument("--seed", type=positive, default=1, help="another number makes other users")
+    parser_.set_defaults(command=run_seed)
+
     keys = commands.add_parser("keys", help="API keys").add_subparsers(required=True, metavar="command")
     parser_ = keys.add_parser("create", help="make a key; it is shown once, on the last line of stdout")
     parser_.add_argument("--name", required=True)
@@ -145,6 +152,13 @@ def positive(text: str) -> int:
     raise argparse.ArgumentTypeError("expected a number from 1 up")
 
 
+def user_count(text: str) -> int:
+    """As many users as can be made up."""
+    if re.fullmatch(r"[1-9][0-9]{0,9}", text) and int(text) <= LARGEST:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"expected a number from 1 to {LARGEST}")
+
+
 def scopes(text: str) -> list[str]:
     """Scopes, separated by commas."""
     names = text.split(",")
@@ -166,6 +180,7 @@ def run_serve(config: Config, options: argparse.Namespace) -> int:
     """`svc serve`"""
     from svc.serve import ServeError, serve  # here: other commands start quicker without a server
 
+    signal.signal(signal.SIGTERM, partial(exit_quietly, 0))  # a service has no end of its own
     config = msgspec.structs.replace(
         config,
         short_cut=config.short_cut and not options.no_short_cut,
@@ -189,6 +204,15 @@ def run_migrate(config: Config, options: argparse.Namespace) -> int:
     else:
         names, word = asyncio.run(migrate(config)), "applied"
     print("\n".join(f"{word} {name}" for name in names) or "nothing to do")
+    return 0
+
+
+def run_seed(config: Config, options: argparse.Namespace) -> int:
+    """`svc seed`"""
+    started = time.monotonic()
+    asyncio.run(seed(config, options.count, options.seed))
+    print(f"{options.count:,} users in {time.monotonic() - started:.1f} s")
+    print(f"Users 1, 1001, 2001 and so on have the password: {PASSWORD}")
     return 0
 
 

@@ -39,13 +39,21 @@ OTHER_TYPES = {
 }
 
 WRITERS = {
-    "users.display_name": {"create_user", "create_user_once", "update_user"},
-    "users.referred_by": {"create_user", "create_user_once", "delete_user"},  # on delete set null
+    "users.display_name": {"create_user", "create_user_once", "update_user", "seed_users"},
+    "users.referred_by": {
+        "create_user",
+        "create_user_once",
+        "delete_user",
+        "seed_users",
+    },  # on delete set null
     "api_keys.expires_at": {"create_api_key"},
     "api_keys.revoked_at": {"create_api_key"},
     "idempotency_keys.display_name": {"create_user_once"},
 }
 """Who may write a null into a column that takes one."""
+
+RUNNING = {"users": {"analyze_users", "lock_users", "renew_users"}}
+"""Who names a table in a statement that PostgreSQL looks at only as it runs."""
 
 DERIVED = {"idempotency_keys.body_hash": {"get_first_answer"}}
 """Who makes a column out of this one that is null where it is."""
@@ -148,7 +156,10 @@ def make_mutants(url: DatabaseUrl, pairs: Sequence[Pair]) -> list[Mutant]:
     with psycopg.connect(url) as connection:
         columns = connection.execute(COLUMNS, [list(TABLES)]).fetchall()
     origins = find_origins(url, pairs)
-    mutants = [Mutant("rename a table", f"alter table {table} rename to renamed") for table in TABLES]
+    mutants = [
+        Mutant("rename a table", f"alter table {table} rename to renamed", frozenset(RUNNING.get(table, ())))
+        for table in TABLES
+    ]
     for table, column, type_, not_null, default, identity, primary in columns:
         alter, name = f"alter table {table}", f"{table}.{column}"
         mutants.append(Mutant("rename a column", f"{alter} rename column {column} to renamed"))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from svc.app import QUERIES
+from svc.check.command import QUERIES
 from svc.check.findings import Finding
 from svc.check.source import DRIVER, PACKAGE, check_module, check_source, find_stars
 from svc.sql import Query, read_queries

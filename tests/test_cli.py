@@ -172,6 +172,12 @@ keys create --name x --scopes users:own
 keys create --name x --expires soon
 migrate --rollback 0
 migrate --rollback 1 --status
+seed
+seed 0
+seed -5
+seed many
+seed 1000000001
+seed 5 --seed 0
 serve --port 65536
 serve --port 0 --workers 0
 """
@@ -248,6 +254,14 @@ def test_no_way_to_end_it_leaves_a_server_behind(cli: Cli, numbers: list[int]) -
             time.sleep(0.02)
         served.process.wait(timeout=10)
     wait_for(lambda: not cli.has_server())
+
+
+def test_made_up_users_are_in_the_database_that_is_served(cli: Cli) -> None:
+    assert cli.run("seed", "30", "--seed", "7").startswith("30 users in ")
+    assert not cli.has_server()
+    with cli.serve() as served:
+        assert len(served.get("/users", served.key).json()["users"]) == 30
+        assert "users already" in cli.run("seed", "30", code=1)
 
 
 def test_several_workers_serve_and_stop_together(cli: Cli) -> None:

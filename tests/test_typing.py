@@ -11,7 +11,7 @@ from typing import Any, get_args, get_type_hints
 
 from msgspec import Raw
 
-from svc.app import QUERIES
+from svc.check.command import QUERIES
 from svc.sql import Signature, is_struct, read_signature
 from tests.conftest import CHECKOUT
 

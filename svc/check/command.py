@@ -11,7 +11,8 @@ import msgspec
 from msgspec import Struct
 
 from svc import errors
-from svc.app import OPERATIONS, QUERIES
+from svc.app import OPERATIONS
+from svc.app import QUERIES as SERVED
 from svc.catalog import PROVEN, CatalogQueries, Facts, read_proven
 from svc.check.findings import Finding, describe_mismatch, find, name_file
 from svc.check.laboratory import Experiment, fill
@@ -24,9 +25,13 @@ from svc.embedded import EmbeddedServer
 from svc.errors import CONSTRAINTS
 from svc.migrate import migrate
 from svc.schema import read_files
+from svc.seed import SeedQueries
 from svc.sql import Query, Signature, is_struct
 
 QUICK = ("fsync=off", "synchronous_commit=off", "full_page_writes=off")
+
+QUERIES = [*SERVED, SeedQueries]
+"""Every class of queries. A service does without the seed's: it neither proves nor misses them."""
 
 Pair = tuple[Query, Signature]
 
@@ -68,7 +73,8 @@ async def check(config: Config, against: str | None = None) -> Report:
         proofs, facts = await prove_all(connection, pairs, find_answered())
     found += proofs
     if all(finding.warning for finding in found):
-        found += check_written(facts)
+        served = {query.name for queries in SERVED for query, _ in queries.pairs()}
+        found += check_written({name: proven for name, proven in facts.items() if name in served})
     return Report(len(queries), len(find_structs(pairs)), len(read_files()), found)
 
 
