@@ -72,10 +72,11 @@ class GatheringTransport:
         self._transport.close()
 
     def flush(self) -> None:
-        """Writes what was kept."""
+        """Writes what was kept; a connection that is closed meanwhile takes no more."""
         if self._parts:
             data, self._parts = b"".join(self._parts), []
-            self._transport.write(data)
+            if not self.is_closing():
+                self._transport.write(data)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
@@ -118,6 +119,10 @@ class GuardedProtocol(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         if self._watch:
             self._watch.cancel()
+
+    def eof_received(self) -> None:
+        """Nothing more will come. The transport closes itself now, so what was kept must go first."""
+        self.transport.flush()
 
     def data_received(self, data: bytes) -> None:
         """Feeds the parser, and watches over what is not whole yet."""
