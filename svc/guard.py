@@ -105,7 +105,7 @@ class GuardedProtocol(HttpToolsProtocol):
         super().connection_made(gathering)
         self._limits: ReceiveLimits = self.app_state["receive_limits"]
         self._receiving = self._in_head = False
-        self._head_size = self._body_size = 0
+        self._fed = self._head_size = self._body_size = 0
         self._began = 0.0
         self._watch: asyncio.TimerHandle | None = None
         self._refusal = Problem(400, "This is not HTTP/1.1", code="malformed")
@@ -126,9 +126,10 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Feeds the parser, and watches over what is not whole yet."""
+        self._fed = len(data)
         super().data_received(data)
         if self._in_head:
-            self._head_size += len(data)
+            self._head_size += self._fed
             if self._head_size > self._limits.head:
                 self._refuse(self._head_too_large())
         if self._receiving and self._watch is None:
@@ -138,7 +139,7 @@ class GuardedProtocol(HttpToolsProtocol):
         """The first byte of a request."""
         super().on_message_begin()
         self._receiving = self._in_head = True
-        self._head_size = self._body_size = 0
+        self._head_size, self._body_size = -self._fed, 0  # what came with it may be earlier requests
         self._began = self.loop.time()
 
     def on_headers_complete(self) -> None:
