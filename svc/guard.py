@@ -151,14 +151,20 @@ class GuardedProtocol(HttpToolsProtocol):
             raise self._refusal
         super().on_headers_complete()
 
+    def on_chunk_header(self) -> None:
+        """A chunk of the body; after the last one, which has no bytes, come trailers, kept like a head."""
+        self._in_head = True
+        self._head_size = -self._fed
+
     def on_body(self, body: bytes) -> None:
         """A part of the body."""
+        self._in_head = False
         self._body_size += len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
         """The last byte of a request."""
-        self._receiving = False
+        self._receiving = self._in_head = False
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
