@@ -66,32 +66,26 @@ returning id, email, display_name, is_active, created_at, null::jsonb as profile
 
 -- name: update_users :many
 -- @hot
--- The same for several users, each named once: one statement, one commit. A row that somebody else has locked is
--- skipped, so that no user waits for another; who is not answered is asked for alone. The locks are taken
--- in the order of the ids.
-with changes as (
-    select id, expected_version, email, set_display_name, display_name, is_active
-    from unnest(
-        :changes.ids::bigint[], :changes.versions::bigint[], :changes.emails::text[],
-        :changes.set_display_names::boolean[], :changes.display_names::text[], :changes.are_active::boolean[]
-    ) as change (id, expected_version, email, set_display_name, display_name, is_active)
-), free as (
-    select users.id
-    from users
-    where users.id = any(:changes.ids)
-    order by users.id
-    for no key update skip locked
-)
+-- Small changes of several users, each named once: one statement, one commit. A row that somebody else has locked
+-- is skipped, so that no user waits for another. The join is one with the locking, so that it costs so much a row
+-- however many there are.
 update users
-set email = coalesce(changes.email, users.email),
-    display_name = case when changes.set_display_name then changes.display_name else users.display_name end,
-    is_active = coalesce(changes.is_active, users.is_active),
+set display_name = case when free.set_display_name then free.display_name else users.display_name end,
+    is_active = coalesce(free.is_active, users.is_active),
     version = users.version + 1,
     updated_at = now()
-from changes
-join free on free.id = changes.id
-where users.id = changes.id
-    and (changes.expected_version is null or users.version = changes.expected_version)
+from (
+    select change.id, expected_version, set_display_name, change.display_name, change.is_active
+    from unnest(
+        :changes.ids::bigint[], :changes.versions::bigint[], :changes.set_display_names::boolean[],
+        :changes.display_names::text[], :changes.are_active::boolean[]
+    ) as change (id, expected_version, set_display_name, display_name, is_active)
+    join users on users.id = change.id
+    order by change.id
+    for no key update of users skip locked
+) as free
+where users.id = free.id
+    and (free.expected_version is null or users.version = free.expected_version)
 returning users.id, users.email, users.display_name, users.is_active, users.created_at,
     null::jsonb as profile, users.version;
 

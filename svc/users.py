@@ -43,8 +43,13 @@ class UserChange(Struct, frozen=True):
 
     @property
     def is_small(self) -> bool:
-        """Whether it may leave in a batch: without a profile, and of one version at most."""
-        return self.fields.profile is UNSET and (self.versions is None or len(self.versions) == 1)
+        """Whether it may leave in a batch: of one version at most, and without a profile.
+
+        An email, too, goes alone: it may be taken, or about to be, and neighbours would fail or wait with it.
+        """
+        fields, versions = self.fields, self.versions
+        is_plain = fields.email is UNSET and fields.profile is UNSET
+        return is_plain and (versions is None or len(versions) == 1)
 
 
 class UserChanges(Struct, frozen=True):
@@ -52,7 +57,6 @@ class UserChanges(Struct, frozen=True):
 
     ids: list[int]
     versions: list[int | None]
-    emails: list[str | None]
     set_display_names: list[bool]
     display_names: list[str | None]
     are_active: list[bool | None]
@@ -64,7 +68,6 @@ class UserChanges(Struct, frozen=True):
             (
                 change.id,
                 change.versions[0] if change.versions else None,
-                change.fields.email or None,
                 change.fields.display_name is not UNSET,
                 change.fields.display_name or None,
                 None if change.fields.is_active is UNSET else change.fields.is_active,
