@@ -52,7 +52,8 @@ where id = any(:ids::bigint[]);
 -- name: update_user :one
 -- @hot
 -- Changes what is given: null leaves a column as it is, but for the name, which may become null.
--- The row must still be one of the versions, where any are named (If-Match).
+-- The row must still be one of the versions, where any are named (If-Match). Where somebody else has it locked,
+-- this waits, or finds no row.
 update users
 set email = coalesce(:change.email, email),
     display_name = case when :set_display_name then :change.display_name else display_name end,
@@ -62,6 +63,7 @@ set email = coalesce(:change.email, email),
     updated_at = now()
 where id = :id
     and (:versions::bigint[] is null or version = any(:versions))
+    and (:waits or exists (select from users where id = :id for no key update skip locked))
 returning id, email, display_name, is_active, created_at, null::jsonb as profile, version;
 
 -- name: update_users :many

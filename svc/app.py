@@ -83,9 +83,10 @@ def create_app(config: Config) -> ASGIApp:
 
 
 def find_limits(config: Config) -> Limits:
-    """Of each lane. Without batching, a batch has one member."""
+    """Of each lane. Without batching, a batch has one member. What is set aside leaves half of the pool."""
     width, most = (WIDTH, MOST) if config.batching else (config.pool_size, 1)
-    return Limits(width, most, config.queue_size, config.acquire_timeout)
+    aside = max(1, config.pool_size // 2)
+    return Limits(width, aside, most, config.queue_size, config.acquire_timeout)
 
 
 def supply(operation: Operation, config: Config, parts: Mapping[object, object]) -> Operation:

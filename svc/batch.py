@@ -13,13 +13,14 @@ import asyncio
 import logging
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
+import msgspec
 from msgspec import Struct
 
-from svc.errors import find_problem, unavailable
+from svc.errors import Problem, find_problem, unavailable
 
 K = TypeVar("K")
 """What is asked for: an id, a change."""
@@ -34,9 +35,14 @@ logger = logging.getLogger("svc")
 
 
 class Limits(Struct, frozen=True):
-    """What a lane may hold: statements under way, members of one, members that wait, seconds they may."""
+    """What a lane may hold.
+
+    `width` statements are under way, `aside` more for what batches could not answer; `most` are the members
+    of one, `queue_size` those that wait, `seconds` how long they may.
+    """
 
     width: int
+    aside: int
     most: int
     queue_size: int
     seconds: float
@@ -60,8 +66,8 @@ class Entry(Generic[K, R]):
             logger.exception("a batch could not tell one of its callers")
 
 
-class Lane(ABC, Generic[K, R]):
-    """Batches of one kind. `one` asks for a single row with a statement of its own."""
+class Lane(Generic[K, R]):
+    """A queue before the database, bounded in each way. `one` asks for a single row."""
 
     def __init__(self, limits: Limits, one: Callable[[K], Awaitable[R | None]]) -> None:
         self._limits = limits
@@ -83,9 +89,7 @@ class Lane(ABC, Generic[K, R]):
         if self._timer is None:
             self._timer = self._loop.call_later(self._limits.seconds, self._give_up)
         if self._free and not self._waking:
-            self._free -= 1
-            self._waking = True
-            self._start(self._work())
+            self._wake()
 
     async def get(self, asked: K) -> R | None:
         """The row, or None. Raises what the database raised, and Problem 503 as `ask`."""
@@ -93,49 +97,42 @@ class Lane(ABC, Generic[K, R]):
         self.ask(asked, partial(settle, future))
         return await future
 
-    @abstractmethod
-    async def _send_together(self, batch: Sequence[Entry[K, R]]) -> None:
-        """Asks for all with one statement and tells each. Raises before anyone was told."""
+    def _wake(self) -> None:
+        """Has what waits at the end of this turn sent."""
+        self._free -= 1
+        self._waking = True
+        task = asyncio.ensure_future(self._work(), loop=self._loop)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _work(self) -> None:
+        """Sends what waits until nobody does; what is too much for one goes at once where one more may go."""
+        self._waking = False
+        try:
+            while batch := self._take():
+                if len(batch) == self._limits.most and self._waiting and self._free and not self._waking:
+                    self._wake()
+                await self._send(batch)
+        finally:
+            self._free += 1
 
     def _take(self) -> Sequence[Entry[K, R]]:
-        """The next batch."""
+        """The next to leave together."""
         waiting, most = self._waiting, self._limits.most
         if len(waiting) <= most:
             self._waiting = deque()
             return waiting
         return [waiting.popleft() for _ in range(most)]
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.ensure_future(work, loop=self._loop)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _work(self) -> None:
-        """Sends batches until nobody waits."""
-        self._waking = False
-        try:
-            while batch := self._take():
-                await self._send(batch)
-        finally:
-            self._free += 1
-
     async def _send(self, batch: Sequence[Entry[K, R]]) -> None:
-        try:
-            if len(batch) == 1:
-                batch[0].tell(await self._one(batch[0].asked))
-            else:
-                await self._send_together(batch)
-        except Exception as error:
-            if len(batch) > 1 and is_about_one(error):
-                self._send_alone(batch)
-                return
-            for entry in batch:
+        """Asks for each and tells it."""
+        for entry in batch:
+            try:
+                row = await self._one(entry.asked)
+            except Exception as error:
                 entry.tell(None, error)
-
-    def _send_alone(self, entries: Iterable[Entry[K, R]]) -> None:
-        """Asks for each alone, out of the lane's way: who comes behind does not wait for them."""
-        for entry in entries:
-            self._start(self._send([entry]))
+            else:
+                entry.tell(row)
 
     def _give_up(self) -> None:
         """Ends the wait of those who have waited too long. One timer a lane: one a request costs 2 µs."""
@@ -149,7 +146,38 @@ class Lane(ABC, Generic[K, R]):
             self._timer = loop.call_at(again, self._give_up)
 
 
-class ReadLane(Lane[K, R]):
+class BatchLane(Lane[K, R], ABC):
+    """Batches of one kind. What a batch could not answer is asked one by one, in a lane of its own: who comes
+    behind does not wait for it, and it does not take all connections."""
+
+    def __init__(self, limits: Limits, one: Callable[[K], Awaitable[R | None]]) -> None:
+        super().__init__(limits, one)
+        alone = msgspec.structs.replace(limits, width=limits.aside, most=1)
+        self._aside: Lane[K, R] = Lane(alone, one)
+
+    @abstractmethod
+    async def _send_together(self, batch: Sequence[Entry[K, R]]) -> None:
+        """Asks for all with one statement and tells each. Raises before anyone was told."""
+
+    async def _send(self, batch: Sequence[Entry[K, R]]) -> None:
+        try:
+            await self._send_together(batch)
+        except Exception as error:
+            if len(batch) > 1 and is_about_one(error):
+                self._set_aside(batch)
+                return
+            for entry in batch:
+                entry.tell(None, error)
+
+    def _set_aside(self, entries: Iterable[Entry[K, R]]) -> None:
+        for entry in entries:
+            try:
+                self._aside.ask(entry.asked, entry.done)
+            except Problem as problem:
+                entry.tell(None, problem)
+
+
+class ReadLane(BatchLane[K, R]):
     """Point reads. `many` gives the rows of several keys in any order, `key` the key of a row."""
 
     def __init__(
@@ -164,6 +192,9 @@ class ReadLane(Lane[K, R]):
         self._key = key
 
     async def _send_together(self, batch: Sequence[Entry[K, R]]) -> None:
+        if len(batch) == 1:
+            batch[0].tell(await self._one(batch[0].asked))
+            return
         rows = {self._key(row): row for row in await self._many([entry.asked for entry in batch])}
         for entry in batch:
             entry.tell(rows.get(entry.asked))
@@ -182,11 +213,11 @@ C = TypeVar("C", bound=Change)
 S = TypeVar("S", bound=Change)
 
 
-class WriteLane(Lane[C, S]):
+class WriteLane(BatchLane[C, S]):
     """Changes of single rows. A batch has each row once: a second change of it waits for the next batch.
 
-    `many` makes several changes in one statement, one commit, and gives the rows that it changed. What it
-    left alone, a locked row or one that is not there, is tried with `one`, which finds out why.
+    `many` makes changes in one statement, one commit, waits for no lock, and gives the rows that it changed.
+    What it left alone, a locked row or one that is not there, is tried with `one`, which finds out why.
     """
 
     def __init__(
@@ -200,7 +231,7 @@ class WriteLane(Lane[C, S]):
 
     async def _send_together(self, batch: Sequence[Entry[C, S]]) -> None:
         rows = {row.id: row for row in await self._many([entry.asked for entry in batch])}
-        self._send_alone(entry for entry in batch if entry.asked.id not in rows)
+        self._set_aside(entry for entry in batch if entry.asked.id not in rows)
         for entry in batch:
             if row := rows.get(entry.asked.id):
                 entry.tell(row)
@@ -228,5 +259,5 @@ def settle(future: "asyncio.Future[R | None]", row: R | None, error: Exception |
 
 def is_about_one(error: Exception) -> bool:
     """Whether an error may come from what one member asked: not where the database itself is in trouble."""
-    problem = find_problem(error)
-    return problem is None or problem.status != 503
+    problem = error if isinstance(error, Problem) else find_problem(error)
+    return problem is None or problem.status != 503 or problem.code == "try-again"

@@ -100,7 +100,7 @@ class UserQueries(Queries, Protocol, file="users.sql"):
     async def get_users(self, *, ids: list[int]) -> list[StoredUser]: ...
     async def update_users(self, *, changes: UserChanges) -> list[StoredUser]: ...
     async def update_user(
-        self, *, id: int, versions: list[int] | None, change: UpdateUser, set_display_name: bool
+        self, *, id: int, versions: list[int] | None, change: UpdateUser, set_display_name: bool, waits: bool
     ) -> StoredUser | None: ...
     async def delete_user(self, *, id: int, versions: list[int] | None) -> int: ...
 
@@ -124,7 +124,7 @@ class ChangeLane(WriteLane[UserChange, StoredUser]):
         super().__init__(
             limits,
             one=lambda change: update_alone(users, change),
-            many=lambda changes: users.update_users(changes=UserChanges.of(changes)),
+            many=lambda changes: update_together(users, changes),
         )
 
 
@@ -201,14 +201,23 @@ async def update_user(request: Request, users: UserQueries, changes: ChangeLane)
     return answer_user(user)
 
 
-async def update_alone(users: UserQueries, change: UserChange) -> StoredUser | None:
-    """One change with a statement of its own."""
+async def update_alone(users: UserQueries, change: UserChange, *, waits: bool = True) -> StoredUser | None:
+    """One change with a statement of its own, which waits where the row is locked, or leaves it alone."""
     return await users.update_user(
         id=change.id,
         versions=change.versions,
         change=change.fields,
         set_display_name=change.fields.display_name is not UNSET,
+        waits=waits,
     )
+
+
+async def update_together(users: UserQueries, changes: Sequence[UserChange]) -> list[StoredUser]:
+    """Small changes with one statement, which leaves alone what is locked; a single one has a cheaper one."""
+    if len(changes) > 1:
+        return await users.update_users(changes=UserChanges.of(changes))
+    user = await update_alone(users, changes[0], waits=False)
+    return [user] if user else []
 
 
 async def delete_user(request: Request, users: UserQueries) -> Response:
