@@ -52,7 +52,8 @@ class PeerContender:
 
     def can(self, cell: Cell) -> bool:
         """Requests; at a fixed rate only where the peer's own rate is known."""
-        if cell.work in BULK:
+        works = self.server.peer.works
+        if cell.work in BULK or (works and cell.work not in works):
             return False
         return cell.share is None or bool(self.rates.get(cell.rows))
 
@@ -152,7 +153,7 @@ class BulkContender:
 
     def can(self, cell: Cell) -> bool:
         """Exports and imports, unless it was found to have none."""
-        return cell.work in BULK and cell.work not in self._lacks
+        return cell.work in BULK and cell.work not in self._lacks and not self._server.peer.works
 
     def measure(self, cell: Cell) -> Run:
         """One export or import."""

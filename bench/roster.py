@@ -44,7 +44,8 @@ class Peer:
     """A service under the contract. `command` may hold {port}, {folder} (of the run) and {peers}.
 
     `sources` are the files counted as its lines, `packages` the distributions it names itself, `modules`
-    and `programs` what must be there, `prepare` a program that is run once before the first start.
+    and `programs` what must be there, `prepare` a program that is run once before the first start, `works`
+    all that it takes part in, where that is not everything.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Peer:
     files: tuple[str, ...] = ()
     prepare: tuple[str, ...] = ()
     folder: Path = CHECKOUT
+    works: tuple[str, ...] = ()
     is_ceiling: bool = False
 
     def fill(self, text: str, **values: object) -> str:
@@ -74,10 +76,15 @@ CORE = ("svc/users.py", "svc/user_lists.py", "svc/structs.py", "queries/users.sq
 """The service's own files for this contract; the rest of it serves any table."""
 
 
+LEVERED = ("point", "patch")
+"""The works on which a lever makes a difference."""
+
+
 def service(name: str, title: str, *flags: str) -> Peer:
     """The service itself, or it with one of its levers off."""
     command = (PYTHON, "-m", "svc", "serve", "--port", "{port}", *flags)
-    return Peer(name, title, command, ("svc/**/*.py", "queries/*.sql"), ("bareline",))
+    works = LEVERED if flags else ()
+    return Peer(name, title, command, ("svc/**/*.py", "queries/*.sql"), ("bareline",), works=works)
 
 
 def python_peer(name: str, title: str, *packages: str) -> Peer:
