@@ -11,7 +11,7 @@ from typing import Any, cast
 import uvicorn
 from msgspec import Struct
 from starlette.responses import Response
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from svc.errors import Problem
 from svc.headers import make_request_id
@@ -95,7 +95,11 @@ def frame(
 
 
 class GuardedProtocol(HttpToolsProtocol):
-    """One connection. `_receiving` holds from the first byte of a request to its last."""
+    """One connection.
+
+    `_receiving` holds from the first byte of a request to its last. `_own` is the cycle of the request whose
+    body comes in, and `_refused` what answers it, once the requests before it are answered.
+    """
 
     transport: GatheringTransport  # type: ignore[assignment]
 
@@ -107,6 +111,8 @@ class GuardedProtocol(HttpToolsProtocol):
         self._receiving = self._in_head = False
         self._fed = self._head_size = self._body_size = 0
         self._began = 0.0
+        self._own: RequestResponseCycle | None = None
+        self._refused: Problem | None = None
         self._watch: asyncio.TimerHandle | None = None
         self._refusal = Problem(400, "This is not HTTP/1.1", code="malformed")
         self.timeout_keep_alive_task = self.loop.call_later(
@@ -126,6 +132,8 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Feeds the parser, and watches over what is not whole yet."""
+        if self._refused:
+            return
         self._fed = len(data)
         super().data_received(data)
         if self._in_head:
@@ -150,6 +158,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self._refusal = self._head_too_large()
             raise self._refusal
         super().on_headers_complete()
+        self._own = self.cycle
 
     def on_chunk_header(self) -> None:
         """A chunk of the body; after the last one, which has no bytes, come trailers, kept like a head."""
@@ -165,7 +174,14 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """The last byte of a request."""
         self._receiving = self._in_head = False
+        self._own = None
         super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Goes on with the next request, or with a refusal that waited for its turn."""
+        super().on_response_complete()
+        if self._refused:
+            self._refuse(self._refused)
 
     def send_400_response(self, msg: str) -> None:
         """What uvicorn does when the parser fails: here it may have been our own refusal."""
@@ -189,15 +205,19 @@ class GuardedProtocol(HttpToolsProtocol):
             self._refuse(Problem(408, "The request did not come in time", code="too-slow"))
 
     def _refuse(self, problem: Problem) -> None:
-        """Answers, where no answer has begun, and closes; a handler that still reads hears of it."""
-        cycle = self.cycle
-        if cycle and not cycle.response_complete:
-            cycle.disconnected = True
-            cycle.message_event.set()
-        if not (cycle and cycle.response_started and not cycle.response_complete):
+        """Answers, unless an answer has begun, and closes. Requests that came before are answered first."""
+        own, last = self._own, self.cycle
+        if self.transport.is_closing():
+            return
+        if self.pipeline or (own is None and last and not last.response_complete):
+            self._refused = self._refused or problem
+            self.flow.pause_reading()
+            return
+        if own and not own.response_complete:  # a handler that still reads hears of it
+            own.disconnected = True
+            own.message_event.set()
+        if not (own and own.response_started):
             request_id = make_request_id()
-            response = answer_problem(problem, request_id)
-            self.transport.write_now(
-                frame(response, self.server_state.default_headers, request_id, close=True)
-            )
+            answer = answer_problem(problem, request_id)
+            self.transport.write_now(frame(answer, self.server_state.default_headers, request_id, close=True))
         self.transport.close()
