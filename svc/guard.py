@@ -115,9 +115,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._refused: Problem | None = None
         self._watch: asyncio.TimerHandle | None = None
         self._refusal = Problem(400, "This is not HTTP/1.1", code="malformed")
-        self.timeout_keep_alive_task = self.loop.call_later(
-            self._limits.seconds, self.timeout_keep_alive_handler
-        )
+        self._arm_keep_alive(self._limits.seconds)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing is waited for any more."""
@@ -140,7 +138,9 @@ class GuardedProtocol(HttpToolsProtocol):
             self._head_size += self._fed
             if self._head_size > self._limits.head:
                 self._refuse(self._head_too_large())
-        if self._receiving and self._watch is None:
+        if not self._receiving:
+            self._ensure_keep_alive()
+        elif self._watch is None:
             self._watch = self.loop.call_later(self._limits.seconds, self._check_progress)
 
     def on_message_begin(self) -> None:
@@ -186,6 +186,15 @@ class GuardedProtocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """What uvicorn does when the parser fails: here it may have been our own refusal."""
         self._refuse(self._refusal)
+
+    def _ensure_keep_alive(self) -> None:
+        """Arms the timeout where nothing is going on: uvicorn stops it at every byte, a stray one, too."""
+        if self.timeout_keep_alive_task is None and (self.cycle is None or self.cycle.response_complete):
+            self._arm_keep_alive(self.timeout_keep_alive)
+
+    def _arm_keep_alive(self, seconds: float) -> None:
+        self._unset_keepalive_if_required()
+        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
 
     def _head_too_large(self) -> Problem:
         return Problem(431, f"A request's head may have {self._limits.head} bytes", code="head-too-large")

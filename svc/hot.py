@@ -183,6 +183,8 @@ class HotProtocol(GuardedProtocol):
         headers = self.server_state.default_headers
         self.transport.write_now(frame(response, headers, asked.request_id, close=self._ending))
         self.server_state.total_requests += 1
+        if not self._active:  # until now the timeout was that of a connection that says nothing
+            self._arm_keep_alive(self.timeout_keep_alive)
         self._active = self.loop.time()
         if self._short_cuts and self._short_cuts.log_requests:
             scope = {"method": "GET", "path": asked.path.decode(), "client": self.client}
@@ -198,8 +200,7 @@ class HotProtocol(GuardedProtocol):
         """Closes an idle connection. A short cut only notes when it was used: a timer costs 2 µs."""
         rest = self._active + self.timeout_keep_alive - self.loop.time()
         if self._asked or rest > 0:
-            again = self.timeout_keep_alive if self._asked else rest
-            self.timeout_keep_alive_task = self.loop.call_later(again, self.timeout_keep_alive_handler)
+            self._arm_keep_alive(self.timeout_keep_alive if self._asked else rest)
         else:
             super().timeout_keep_alive_handler()
 
