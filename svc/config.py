@@ -88,7 +88,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     short_cut: Annotated[
         bool, Meta(description="Whether plain point reads are answered without a parser and ASGI")
     ] = True
-    max_head: Annotated[int, Meta(ge=1024, le=2**20, description="Bytes a request's head may have")] = 65_536
+    max_head: Annotated[int, Meta(ge=4096, le=2**20, description="Bytes a request's head may have")] = 65_536
     request_timeout: Annotated[
         Seconds,
         Meta(

@@ -62,7 +62,7 @@ class ShortCuts:
     """
 
     MOST_HEADS = 1000
-    LONGEST_HEAD = 2048
+    LONGEST_HEAD = 2048  # less than the least SVC_MAX_HEAD
 
     def __init__(
         self, operations: Iterable[Operation], knows: Callable[[bytes, str], bool], log_requests: bool
