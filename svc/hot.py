@@ -97,7 +97,7 @@ class ShortCuts:
         if len(head) > self.LONGEST_HEAD or not HEAD.fullmatch(head):
             return None
         headers = [line.split(b":", 1) for line in head[:-4].split(b"\r\n") if line]
-        plain = read_plain([(name.lower(), value.strip()) for name, value in headers])
+        plain = read_plain([(name.lower(), value.lstrip()) for name, value in headers])  # as the parser does
         if plain and plain.request_id is None:
             if len(self._heads) >= self.MOST_HEADS:
                 self._heads.clear()
