@@ -169,7 +169,7 @@ class HotProtocol(GuardedProtocol):
     def _tell(self, row: object, error: Exception | None) -> None:
         """Answers the request that was asked."""
         asked, self._asked = self._asked, None
-        if asked is None or self.transport.is_closing():
+        if asked is None:
             return
         try:
             if error:
@@ -180,15 +180,17 @@ class HotProtocol(GuardedProtocol):
         self._answer(asked, response)
 
     def _answer(self, asked: Asked, response: Response) -> None:
+        if self._short_cuts and self._short_cuts.log_requests:
+            scope = {"method": "GET", "path": asked.path.decode(), "client": self.client}
+            log_request(scope, asked.request_id, response.status_code, time.perf_counter() - asked.started)
+        if self.transport.is_closing():
+            return
         headers = self.server_state.default_headers
         self.transport.write_now(frame(response, headers, asked.request_id, close=self._ending))
         self.server_state.total_requests += 1
         if not self._active:  # until now the timeout was that of a connection that says nothing
             self._arm_keep_alive(self.timeout_keep_alive)
         self._active = self.loop.time()
-        if self._short_cuts and self._short_cuts.log_requests:
-            scope = {"method": "GET", "path": asked.path.decode(), "client": self.client}
-            log_request(scope, asked.request_id, response.status_code, time.perf_counter() - asked.started)
         if self._ending:
             self.transport.close()
         elif self._held:
