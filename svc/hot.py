@@ -172,9 +172,7 @@ class HotProtocol(GuardedProtocol):
         if asked is None:
             return
         try:
-            if error:
-                raise error
-            response = asked.answer(row)
+            response = explain(error, asked.request_id) if error else asked.answer(row)
         except Exception as failure:
             response = explain(failure, asked.request_id)
         self._answer(asked, response)
