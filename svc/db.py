@@ -34,6 +34,8 @@ LOST = (
 )
 """Errors after which a connection is of no use, but for its own timeout, which is an OSError as well."""
 
+SILENT = (asyncpg.PostgresConnectionError, asyncpg.InternalClientError, OSError)
+"""Errors by which a statement that was sent may end without a word from PostgreSQL."""
 
 CLOSE_SECONDS = 2.0
 """How long one connection may take to say goodbye."""
@@ -148,6 +150,17 @@ def encode_json(value: object) -> str:
     return msgspec.json.encode(value).decode()
 
 
+def is_unanswered(error: Exception) -> bool:
+    """Whether it is not known how a statement ended.
+
+    The cause of a lost connection is PostgreSQL's last words, where there were any; or that nothing could be
+    sent any more.
+    """
+    cause = error.__cause__ or error
+    known = isinstance(cause, BrokenPipeError) or getattr(cause, "severity", None)
+    return isinstance(error, SILENT) and not known
+
+
 async def say_goodbye(connection: Connection) -> None:
     """Closes a connection, the hard way where it is gone already or does not answer."""
     try:
@@ -213,6 +226,7 @@ class Database:
         run: Callable[[Connection], Awaitable[T]],
         query: Query,
     ) -> T:
+        """Raises Problem 503 where it is not known whether a change was made."""
         connection = await self._borrow()
         try:
             if self._broken:
@@ -220,6 +234,8 @@ class Database:
             return await run(connection)
         except Exception as error:
             self._judge(connection, error)
+            if is_unanswered(error) and not query.reads:
+                raise unavailable("The change may have been made, or may not", "outcome-unknown") from error
             raise
         finally:
             self._give_back(connection)

@@ -56,10 +56,10 @@ class Edge:
 
 
 def explain(error: Exception, request_id: str) -> Response:
-    """The answer to an error; what was not meant for the client is logged."""
+    """The answer to an error; what was not meant for the client is logged, be it a problem's cause."""
     problem = error if isinstance(error, Problem) else find_problem(error)
-    if problem is not error:
-        log_error(error, request_id, logging.WARNING if problem else logging.ERROR)
+    if cause := error.__cause__ if problem is error else error:
+        log_error(cause, request_id, logging.WARNING if problem else logging.ERROR)
     problem = problem or Problem(500, "The error is ours, and it was logged under this request id")
     return answer_problem(problem, request_id)
 

@@ -61,7 +61,7 @@ class Problem(Exception):
 
 
 def unavailable(detail: str, code: str) -> Problem:
-    """503: the client may try again; a write may or may not have happened, unless `detail` says so."""
+    """503: the client may try again. Nothing was done, unless the code is `outcome-unknown`."""
     return Problem(503, detail, code=code, headers={"Retry-After": "1"})
 
 

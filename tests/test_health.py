@@ -213,7 +213,7 @@ async def test_a_frozen_network_costs_each_query_its_time_and_no_more(config: Co
         gate.freeze()
         async with asyncio.timeout(20):
             codes = await asyncio.gather(*(refuse(sleep(database, 0)) for _ in range(4)))
-            assert "query-timeout" in codes
+            assert "outcome-unknown" in codes  # it might have been a write
             assert await count_usable(database) == 2
 
 
