@@ -11,7 +11,7 @@ import msgspec
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp
 
-from svc import health, user_lists, users
+from svc import health, user_export, user_import, user_lists, users
 from svc.batch import Limits
 from svc.catalog import CatalogQueries, find_drift
 from svc.config import Config
@@ -25,13 +25,21 @@ from svc.web import Endpoint, Operation, not_found
 
 T = TypeVar("T")
 
-OPERATIONS: list[Operation] = [*users.ROUTES, *user_lists.ROUTES, *health.ROUTES]
+OPERATIONS: list[Operation] = [
+    *users.ROUTES,
+    *user_lists.ROUTES,
+    *user_export.ROUTES,
+    *user_import.ROUTES,
+    *health.ROUTES,
+]
 
 QUERIES = [
     ApiKeyQueries,
     CatalogQueries,
     health.HealthQueries,
     MigrationQueries,
+    user_export.ExportQueries,
+    user_import.ImportQueries,
     user_lists.UserListQueries,
     users.UserQueries,
 ]
@@ -57,6 +65,7 @@ def create_app(config: Config) -> ASGIApp:
     parts |= {queries: queries.bind(database) for queries in QUERIES}
     parts[Limits] = find_limits(config)
     parts |= {lane: fill_in(lane, parts)() for lane in LANES}
+    parts |= {slots: slots(config) for slots in (user_export.ExportSlots, user_import.ImportSlots)}
     keys = Keys(ApiKeyQueries.bind(database))
 
     @asynccontextmanager

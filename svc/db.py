@@ -248,11 +248,19 @@ class Database:
             raise unavailable(SCHEMA_MISMATCH, "schema-mismatch")
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncGenerator[Connection]:
-        """One connection inside a transaction: `UserQueries.bind(connection)`. Rolls back on an exception."""
+    async def transaction(self, *, snapshot: bool = False) -> AsyncGenerator[Connection]:
+        """One connection inside a transaction: `UserQueries.bind(connection)`. Rolls back on an exception.
+
+        In a `snapshot` all is read as it was at the first query, and nothing is written.
+        """
         connection = await self._borrow()
         try:
-            async with connection.transaction():
+            if snapshot:  # what was prepared but not run has taken an older one, which this ends
+                async with connection.transaction():
+                    pass
+            async with connection.transaction(
+                isolation="repeatable_read" if snapshot else None, readonly=snapshot
+            ):
                 yield connection
         except (asyncio.CancelledError, TimeoutError):
             connection.terminate()  # its `begin` may be on the way: nobody may write behind it

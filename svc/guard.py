@@ -1,7 +1,8 @@
 """The HTTP protocol on the port: uvicorn's own, with the limits that it lacks.
 
-uvicorn on httptools bounds neither the size of a request's head nor the time that it takes to come in,
-answers what is no HTTP in plain text, and writes the head and the body of a response apart.
+uvicorn on httptools bounds neither the size of a request's head, nor the time that it takes to come in, nor
+the time that its answer waits to be taken; it answers what is no HTTP in plain text, and writes the head and
+the body of a response apart.
 """
 
 import asyncio
@@ -33,6 +34,10 @@ def find_misfit() -> str | None:
         return f"uvicorn {uvicorn.__version__} was not tested"
     missing = NEEDED - set(HttpToolsProtocol.__init__.__code__.co_names)
     return f"uvicorn's protocol has no {', '.join(sorted(missing))}" if missing else None
+
+
+PATIENCE = 60.0
+"""Seconds that a client may leave what was written untaken."""
 
 
 class ReceiveLimits(Struct, frozen=True):
@@ -114,6 +119,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._own: RequestResponseCycle | None = None
         self._refused: Problem | None = None
         self._watch: asyncio.TimerHandle | None = None
+        self._stalled: asyncio.TimerHandle | None = None
         self._refusal = Problem(400, "This is not HTTP/1.1", code="malformed")
         self._arm_keep_alive(self._limits.seconds)
 
@@ -121,8 +127,20 @@ class GuardedProtocol(HttpToolsProtocol):
         """Nothing is waited for any more."""
         super().connection_lost(exc)
         self._unset_keepalive_if_required()
-        if self._watch:
-            self._watch.cancel()
+        for timer in (self._watch, self._stalled):
+            if timer:
+                timer.cancel()
+
+    def pause_writing(self) -> None:
+        """More than 64 KiB wait for the client, or for the network to say that it is gone."""
+        super().pause_writing()
+        self._stalled = self.loop.call_later(PATIENCE, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """The client took them."""
+        super().resume_writing()
+        if self._stalled:
+            self._stalled.cancel()
 
     def eof_received(self) -> None:
         """Nothing more will come. The transport closes itself now, so what was kept must go first."""

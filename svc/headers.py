@@ -3,6 +3,7 @@
 import itertools
 import re
 import secrets
+from collections.abc import Sequence
 from hashlib import blake2b
 
 import msgspec
@@ -45,6 +46,8 @@ def read_versions(request: Request) -> list[int] | None:
     return [int(tag[1:-1]) for tag in tags if re.fullmatch(r'"[1-9][0-9]{0,17}"', tag)]
 
 
+QUALITY = re.compile(r"0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?")
+
 PREFERENCE = re.compile(r'(?:[^,"]|"(?:\\.|[^"\\])*")+')
 
 
@@ -56,6 +59,22 @@ def read_preference(request: Request) -> str | None:
         if name.strip().lower() == "count" and wanted in ("exact", "estimated"):
             return str(wanted)
     return None
+
+
+def choose_media_type(request: Request, offered: Sequence[str]) -> str | None:
+    """What Accept likes best (RFC 9110, 12.5.1), the first of equals; None where it allows none of them."""
+    qualities: dict[str, float] = {}
+    for part in ",".join(request.headers.getlist("accept") or ["*/*"]).lower().split(","):
+        media_type, *parameters = [word.strip() for word in part.split(";")]
+        quality = next((word[2:] for word in parameters if word.startswith("q=")), "1")
+        qualities[media_type] = float(quality) if QUALITY.fullmatch(quality) else 0
+
+    def rate(media_type: str) -> float:
+        ranges = (media_type, f"{media_type.partition('/')[0]}/*", "*/*")
+        return next((qualities[range_] for range_ in ranges if range_ in qualities), 0)
+
+    best = max(offered, key=rate)
+    return best if rate(best) else None
 
 
 class Retry(Struct, frozen=True):

@@ -7,7 +7,7 @@ from math import isfinite
 from typing import Annotated, ClassVar, Literal, Self, cast
 
 import msgspec
-from email_validator import EmailNotValidError, validate_email
+from email_validator import SPECIAL_USE_DOMAIN_NAMES, EmailNotValidError, validate_email
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 Id = Annotated[int, Meta(ge=1, le=2**63 - 1)]
@@ -27,6 +27,8 @@ class Email(str):
     __slots__ = ()
 
     LONGEST: ClassVar = 2048
+    PLAIN: ClassVar = re.compile(r"[a-z0-9_+]+(?:[.-][a-z0-9_+]+)*@(?:[a-z0-9]+(?:-[a-z0-9]+)*\.)+[a-z]{2,}")
+    SPECIAL: ClassVar = tuple(SPECIAL_USE_DOMAIN_NAMES)
     WITH_NAME: ClassVar = re.compile(
         r"""\s*(?:(?:[\w.!#$%&'*+\-/=?^_`{|}~]+\s+)*[\w.!#$%&'*+\-/=?^_`{|}~]+|"(?:[^"]|\")+")?\s*<(.+)>\s*"""
     )
@@ -36,6 +38,10 @@ class Email(str):
         """Raises ValueError, or TypeError for what is no text."""
         if not isinstance(value, str):
             raise TypeError("Expected `str`")
+        if len(value) <= 64 and value.isascii():  # no part of it is too long: most need 2 µs instead of 80
+            plain = value.lower()
+            if cls.PLAIN.fullmatch(plain) and not plain.endswith(cls.SPECIAL):
+                return cls(plain)
         if len(value) > cls.LONGEST:
             raise ValueError(f"Expected an email address of at most {cls.LONGEST} characters")
         if "\r" in value or "\n" in value:
@@ -70,6 +76,39 @@ class Password(str):
 
     def __repr__(self) -> str:
         return "Password(…)"
+
+
+BASE64 = r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/][AQgw]|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048])?"
+NUMBER = "([1-9][0-9]{0,6})"
+
+
+class PasswordHash(str):
+    """A ready argon2 hash as a PHC string, of a cost that a login can bear. Its repr hides it."""
+
+    __slots__ = ()
+
+    PHC: ClassVar = re.compile(
+        rf"\$argon2(?:id|i|d)\$v=(?:16|19)\$m={NUMBER},t={NUMBER},p={NUMBER}\$({BASE64})\$({BASE64})"
+    )
+    MOST: ClassVar = 262_144, 1_048_576, 16
+    """KiB of memory; KiB times passes, about a second of one core; lanes, each a thread."""
+
+    @classmethod
+    def parse(cls, value: object) -> Self:
+        """Raises ValueError, or TypeError for what is no text."""
+        if not isinstance(value, str):
+            raise TypeError("Expected `str`")
+        found = cls.PHC.fullmatch(value)
+        if not found or not 11 <= len(found[4]) <= 64 or not 16 <= len(found[5]) <= 86:
+            raise ValueError("Expected an argon2 hash such as $argon2id$v=19$m=19456,t=2,p=1$<salt>$<hash>")
+        memory, passes, lanes = int(found[1]), int(found[2]), int(found[3])
+        costs = zip((memory, memory * passes, lanes), cls.MOST, strict=True)
+        if memory < 8 * lanes or any(cost > most for cost, most in costs):
+            raise ValueError("Expected m from 8 × p to {:,}, m × t to {:,} and p to {}".format(*cls.MOST))
+        return cls(value)
+
+    def __repr__(self) -> str:
+        return "PasswordHash(…)"
 
 
 class JsonObject(dict[str, object]):
@@ -126,6 +165,17 @@ class CreateUser(Struct, frozen=True, forbid_unknown_fields=True):
 
     email: Email
     password: Password
+    display_name: Text | None = None
+    profile: JsonObject | None = None
+    referred_by: Id | None = None
+
+
+class ImportUser(Struct, frozen=True, forbid_unknown_fields=True):
+    """A line of `POST /users/import`: with one of the two, `password` and `hashed_password`."""
+
+    email: Email
+    password: Password | UnsetType = UNSET
+    hashed_password: PasswordHash | UnsetType = UNSET
     display_name: Text | None = None
     profile: JsonObject | None = None
     referred_by: Id | None = None

@@ -1,8 +1,8 @@
 """HTTP without a domain: operations, bodies and queries in, answers and problems out."""
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any, Generic, TypeVar, cast
 from urllib.parse import parse_qsl
@@ -13,7 +13,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from svc.errors import FieldError, Problem
+from svc.config import Config
+from svc.errors import FieldError, Problem, unavailable
 from svc.validation import Failure, Invalid, find_failures, parse_hook, split_message, validate
 
 S = TypeVar("S", bound=Struct)
@@ -23,6 +24,8 @@ Header = tuple[bytes, bytes]
 """Its name, in lower case, and its value."""
 
 JSON_TYPES = ("application/json",)
+NDJSON = "application/x-ndjson"
+CSV = "text/csv"
 MOST_PARAMETERS = 100
 MOST_ERRORS = 100
 """Bounds of what a query may have and of what a problem lists."""
@@ -60,6 +63,24 @@ class Operation(Struct, frozen=True):
     returns: type[Struct] | None = None
     open_if: str | None = None
     short_cut: Callable[..., ShortCut[Any]] | None = None
+
+
+class Slots:
+    """What is long may be under way in one worker as often as a quarter of its connections could serve."""
+
+    def __init__(self, config: Config) -> None:
+        self._free = max(1, config.pool_size // 4)
+
+    @contextmanager
+    def take(self) -> Generator[None]:
+        """One slot, for as long as a block lasts. Raises Problem 503 when all are taken."""
+        if not self._free:
+            raise unavailable("Too many exports or imports are under way", "overload")
+        self._free -= 1
+        try:
+            yield
+        finally:
+            self._free += 1
 
 
 class Endpoint:
@@ -132,20 +153,29 @@ def answer_problem(problem: Problem, request_id: str) -> Response:
 
 async def read_body(request: Request, type_: type[S], media_types: Sequence[str] = JSON_TYPES) -> S:
     """The body as a struct. Raises Problem: 415, 413, 400 for what is not JSON, 422 for what does not fit."""
+    check_media_type(request, media_types)
+    return parse_body(await receive_body(request, request.state["max_body"]), type_)
+
+
+def check_media_type(request: Request, media_types: Sequence[str]) -> None:
+    """Raises Problem 415 where the body is of another type."""
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type not in media_types:
         accept = "Accept-Patch" if request.method == "PATCH" else "Accept-Post"
         raise Problem(415, f"Expected {media_types[0]}", headers={accept: ", ".join(media_types)})
-    body = await receive_body(request, request.state["max_body"])
+
+
+def parse_body(body: bytes, type_: type[S]) -> S:
+    """JSON as a struct. Raises Problem: 400 for what is not JSON, 422 for what does not fit."""
     try:
         try:
             return cast("S", decoder(type_).decode(body))
         except msgspec.ValidationError as error:
             raise invalid_body(find_body_failures(type_, body) or [split_message(error)]) from None
     except RecursionError:
-        raise Problem(400, "The body is nested too deeply", code="malformed") from None
+        raise Problem(400, "Expected JSON of fewer levels", code="malformed") from None
     except (msgspec.DecodeError, UnicodeDecodeError):
-        raise Problem(400, "The body is not JSON in UTF-8", code="malformed") from None
+        raise Problem(400, "Expected JSON in UTF-8", code="malformed") from None
 
 
 async def receive_body(request: Request, limit: int) -> bytes:

@@ -39,13 +39,10 @@ OTHER_TYPES = {
 }
 
 WRITERS = {
-    "users.display_name": {"create_user", "create_user_once", "update_user", "seed_users"},
-    "users.referred_by": {
-        "create_user",
-        "create_user_once",
-        "delete_user",
-        "seed_users",
-    },  # on delete set null
+    "users.display_name": {"create_user", "create_user_once", "import_users", "seed_users", "update_user"},
+    "users.referred_by": {  # on delete set null
+        "create_user", "create_user_once", "delete_user", "import_users", "seed_users",
+    },  # fmt: skip
     "api_keys.expires_at": {"create_api_key"},
     "api_keys.revoked_at": {"create_api_key"},
     "idempotency_keys.display_name": {"create_user_once"},
@@ -74,9 +71,13 @@ KEYS = {
 
 INDEXES = {
     "users_pkey": {
+        "export_users_as_csv",
+        "export_users_as_json",
+        "get_last_id",
         "get_users",
         "list_users_by_id",
         "list_users_by_id_desc",
+        "lock_referrers",
         "look_up_users_by_id",
         "update_users",
     },
