@@ -215,12 +215,11 @@ async def make_user(number: int, line: bytes, passwords: Passwords) -> NewUser:
     given = parse_body(line, ImportUser)
     if (given.password is UNSET) == (given.hashed_password is UNSET):
         raise invalid_body([((), "Expected password or hashed_password, one of the two")])
-    hashed = (
-        str(given.hashed_password)
-        if given.password is UNSET
-        else await hash_in_turn(passwords, given.password)
-    )
-    return NewUser(number, given.email, hashed, given.display_name, given.profile, given.referred_by)
+    if given.password is UNSET:
+        hashed = str(given.hashed_password)
+    else:
+        hashed = await hash_in_turn(passwords, given.password)
+    return NewUser(number, str(given.email), hashed, given.display_name, given.profile, given.referred_by)
 
 
 async def hash_in_turn(passwords: Passwords, password: Password) -> str:

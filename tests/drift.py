@@ -41,7 +41,11 @@ OTHER_TYPES = {
 WRITERS = {
     "users.display_name": {"create_user", "create_user_once", "import_users", "seed_users", "update_user"},
     "users.referred_by": {  # on delete set null
-        "create_user", "create_user_once", "delete_user", "import_users", "seed_users",
+        "create_user",
+        "create_user_once",
+        "delete_user",
+        "import_users",
+        "seed_users",
     },  # fmt: skip
     "api_keys.expires_at": {"create_api_key"},
     "api_keys.revoked_at": {"create_api_key"},
