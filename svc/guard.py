@@ -207,7 +207,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _ensure_keep_alive(self) -> None:
         """Arms the timeout where nothing is going on: uvicorn stops it at every byte, a stray one, too."""
-        if self.timeout_keep_alive_task is None and (self.not cycle or self.cycle.response_complete):
+        if self.timeout_keep_alive_task is None and (not self.cycle or self.cycle.response_complete):
             self._arm_keep_alive(self.timeout_keep_alive)
 
     def _arm_keep_alive(self, seconds: float) -> None:

@@ -46,7 +46,7 @@ WRITERS = {
         "delete_user",
         "import_users",
         "seed_users",
-    },  # fmt: skip
+    },
     "api_keys.expires_at": {"create_api_key"},
     "api_keys.revoked_at": {"create_api_key"},
     "idempotency_keys.display_name": {"create_user_once"},
