@@ -66,7 +66,7 @@ class Operation(Struct, frozen=True):
 
 
 class Slots:
-    """What is long may be under way in one worker as often as a quarter of its connections could serve."""
+    """How many long operations of a kind a worker has under way: at most a quarter of its connections."""
 
     def __init__(self, config: Config) -> None:
         self._free = max(1, config.pool_size // 4)

@@ -56,6 +56,9 @@ WRITERS = {
 RUNNING = {"users": {"analyze_users", "lock_users", "renew_users"}}
 """Who names a table in a statement that PostgreSQL looks at only as it runs."""
 
+DEFAULTED = dict.fromkeys(["users.id", "users.is_active"], {"import_users"})
+"""Who inserts without a column, and gives it out nowhere; its default goes with a change of type."""
+
 DERIVED = {"idempotency_keys.body_hash": {"get_first_answer"}}
 """Who makes a column out of this one that is null where it is."""
 
@@ -173,7 +176,9 @@ def make_mutants(url: DatabaseUrl, pairs: Sequence[Pair]) -> list[Mutant]:
         prelude = f"{alter} alter column {column} drop identity; " if identity else ""
         prelude += f"{alter} alter column {column} drop default; " if default and type_ in NOT_CAST else ""
         change = f"{prelude}{alter} alter column {column} type {other} using {cast.format(column)}"
-        mutants.append(Mutant("change a type", CONSTRAINED.get(name, "") + change))
+        mutants.append(
+            Mutant("change a type", CONSTRAINED.get(name, "") + change, frozenset(DEFAULTED.get(name, set())))
+        )
         hit = {query for query, optional in origins.get(name, {}).items() if optional != not_null}
         if not_null and not primary:
             mutants.append(

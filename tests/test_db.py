@@ -258,6 +258,22 @@ async def test_a_write_after_a_cancelled_transaction_is_kept(
 
 @pytest.mark.parametrize("write", [insert, insert_in_transaction])
 @on_a_loop
+async def test_a_snapshot_begins_where_it_is_asked_for(config: Config, sql: Sql) -> None:
+    """Not with a statement that was prepared before and could not be run."""
+    async with opened(config, pool_size=1) as database:
+        with pytest.raises(asyncpg.DataError):
+            await ask(database, "select id from users where id = $1", "no number")
+        sql("insert into users (email, hashed_password) values ('a@b.de', 'x')")
+        async with database.transaction(snapshot=True) as connection:
+            assert await connection.fetch_one(query("select email from users"), []) is not None
+            sql("delete from users")
+            assert await connection.fetch_one(query("select email from users"), []) is not None
+            with pytest.raises(asyncpg.ReadOnlySQLTransactionError):
+                await insert(connection)
+        assert await connection.fetch_one(query("select email from users"), []) is None
+
+
+@on_a_loop
 async def test_a_server_that_takes_no_writes_loses_all_its_connections(
     config: Config, sql: Sql, write: Callable[[Database], Awaitable[int]]
 ) -> None:

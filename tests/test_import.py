@@ -438,6 +438,7 @@ def test_every_hash_that_is_taken_can_be_checked(
         make_hash(8, 1, 1, digest=base64.b64encode(b"x" * 32).decode()),
         make_hash(8, 1, 1, digest="_" * 43),
     ],
+    ids=itertools.count(),  # the salts differ each time
 )
 def test_a_hash_that_is_none_or_costs_too_much_is_refused(hashed: str) -> None:
     with pytest.raises(ValueError, match="Expected"):

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, get_args, get_origin
 from uuid import UUID
 
 import asyncpg
@@ -121,6 +121,18 @@ def filler(column: Column, labels: Mapping[str, Sequence[str]]) -> str | None:
     return value if column.not_null or value is None else f"case when n % 2 = 1 then {value} end"
 
 
+def find_nulls(types: Sequence[Any]) -> dict[int, object]:
+    """The null of each parameter that may be one, by its place; of an array of such, one with a null."""
+    nulls: dict[int, object] = {}
+    for number, type_ in enumerate(types):
+        bare, optional = split_optional(type_)
+        if optional:
+            nulls[number] = None
+        elif get_origin(bare) is list and split_optional(get_args(bare)[0])[1]:
+            nulls[number] = [None]
+    return nulls
+
+
 class Experiment:
     """Runs one query on filled tables, and leaves nothing behind."""
 
@@ -152,14 +164,12 @@ class Experiment:
 
     async def _try_nulls(self, samples: list[object]) -> list[Finding]:
         """Runs it with samples, then with null for each parameter that may be null, then for all of them."""
-        optional = [
-            n for n, name in enumerate(self.query.parameters) if split_optional(self.parameters[name])[1]
-        ]
+        optional = find_nulls([self.parameters[name] for name in self.query.parameters])
         found: list[Finding] = []
-        for nulls in ([], *([number] for number in optional), optional):
+        for nulls in ([], *([number] for number in optional), [*optional]):
             if len(nulls) > 1 and found:  # one of them alone has shown it
                 break
-            arguments = [None if number in nulls else sample for number, sample in enumerate(samples)]
+            arguments = [optional[n] if n in nulls else sample for n, sample in enumerate(samples)]
             try:
                 rows = await self._run_and_undo(arguments)
             except asyncpg.NotNullViolationError as error:
