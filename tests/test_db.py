@@ -256,7 +256,6 @@ async def test_a_write_after_a_cancelled_transaction_is_kept(
         assert sql("select id from api_keys") == [(number,)]
 
 
-@pytest.mark.parametrize("write", [insert, insert_in_transaction])
 @on_a_loop
 async def test_a_snapshot_begins_where_it_is_asked_for(config: Config, sql: Sql) -> None:
     """Not with a statement that was prepared before and could not be run."""
@@ -273,6 +272,7 @@ async def test_a_snapshot_begins_where_it_is_asked_for(config: Config, sql: Sql)
         assert await connection.fetch_one(query("select email from users"), []) is None
 
 
+@pytest.mark.parametrize("write", [insert, insert_in_transaction])
 @on_a_loop
 async def test_a_server_that_takes_no_writes_loses_all_its_connections(
     config: Config, sql: Sql, write: Callable[[Database], Awaitable[int]]
