@@ -56,7 +56,7 @@ WRITERS = {
 RUNNING = {"users": {"analyze_users", "lock_users", "renew_users"}}
 """Who names a table in a statement that PostgreSQL looks at only as it runs."""
 
-DEFAULTED = dict.fromkeys(["users.id", "users.is_active"], {"import_users"})
+DEFAULTED = {"users.id": {"import_users"}, "users.is_active": {"import_users"}}
 """Who inserts without a column, and gives it out nowhere; its default goes with a change of type."""
 
 DERIVED = {"idempotency_keys.body_hash": {"get_first_answer"}}
