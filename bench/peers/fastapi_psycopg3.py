@@ -11,7 +11,6 @@ from typing import Annotated
 from argon2 import PasswordHasher
 from fastapi import Body, Depends, FastAPI, HTTPException, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import StreamingResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from psycopg.errors import UniqueViolation
@@ -95,14 +94,14 @@ async def export_users() -> AsyncIterator[str]:
 
 @app.post("/users/import")
 async def import_users(request: Request) -> dict[str, int]:
+    query = "copy users (email, hashed_password, display_name) from stdin"
     try:
         users = [UserImport.model_validate_json(line) for line in (await request.body()).splitlines()]
-    except ValidationError as error:
-        raise RequestValidationError(error.errors()) from None
-    query = "copy users (email, hashed_password, display_name) from stdin"
-    async with pool.connection() as connection, connection.cursor() as cursor, cursor.copy(query) as copy:
-        for user in users:
-            await copy.write_row((user.email, user.hashed_password, user.display_name))
+        async with pool.connection() as conn, conn.cursor() as cursor, cursor.copy(query) as copy:
+            for user in users:
+                await copy.write_row((user.email, user.hashed_password, user.display_name))
+    except (ValidationError, UniqueViolation):
+        raise HTTPException(422, "A line does not fit, or an email is taken") from None
     return {"created": len(users)}
 
 

@@ -23,6 +23,7 @@ from starlette.routing import Route
 COLUMNS = "id, email, display_name, is_active, created_at"
 KEY_HASH = os.environ["KEY_HASH"]
 SIZE = int(os.environ["POOL_SIZE"])
+
 hasher = PasswordHasher(int(os.environ["HASH_PASSES"]), int(os.environ["HASH_MEMORY"]), parallelism=1)
 
 
@@ -73,10 +74,11 @@ async def get_user(request: Request) -> Response:
 
 async def list_users(request: Request) -> Response:
     limit = int(request.query_params.get("limit", 100))
+    cursor = int(request.query_params.get("cursor", 0))
     if not 1 <= limit <= 1000:
         raise HTTPException(422)
     query = f"select {COLUMNS} from users where id > $1 order by id limit $2"
-    users = await request.state.pool.fetch(query, int(request.query_params.get("cursor", 0)), limit + 1)
+    users = await request.state.pool.fetch(query, cursor, limit + 1)
     page = [to_json(user) for user in users[:limit]]
     return JSONResponse({"users": page, "next_cursor": str(page[-1]["id"]) if len(users) > limit else None})
 
@@ -101,11 +103,9 @@ async def update_user(request: Request) -> Response:
 async def create_user(request: Request) -> Response:
     new = NewUser.model_validate_json(await request.body())
     query = "insert into users (email, hashed_password, display_name) values ($1, $2, $3)"
-    values = new.email, await run_in_threadpool(hasher.hash, new.password), new.display_name
-    try:
-        user = await request.state.pool.fetchrow(f"{query} returning {COLUMNS}", *values)
-    except asyncpg.UniqueViolationError:
-        raise HTTPException(409) from None
+    hashed = await run_in_threadpool(hasher.hash, new.password)
+    values = new.email, hashed, new.display_name
+    user = await request.state.pool.fetchrow(f"{query} returning {COLUMNS}", *values)
     return JSONResponse(to_json(user), 201, {"Location": f"/users/{user['id']}"})
 
 
@@ -143,7 +143,7 @@ app = Starlette(
         Route("/users", list_users),
         Route("/users", create_user, methods=["POST"]),
     ],
-    exception_handlers={ValueError: refuse(422)},
+    exception_handlers={ValueError: refuse(422), asyncpg.UniqueViolationError: refuse(409)},
     lifespan=lifespan,
 )
 app.add_middleware(AuthenticationMiddleware, backend=BearerBackend(), on_error=refuse(401))
