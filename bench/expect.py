@@ -21,8 +21,9 @@ class DifferentError(Exception):
 
 
 def differ(what: str, expected: object, found: object) -> NoReturn:
-    """Raises DifferentError."""
-    shown = (text if len(text := str(value)) <= 200 else f"{text[:200]}…" for value in (expected, found))
+    """Raises DifferentError, in one line."""
+    texts = (" ".join(str(value).split()) for value in (expected, found))
+    shown = (text if len(text) <= 200 else f"{text[:200]}…" for text in texts)
     raise DifferentError("{}: expected {}, found {}".format(what, *shown))
 
 

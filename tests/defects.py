@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, NamedTuple
 
+import asyncpg
 from starlette.background import BackgroundTask
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -109,7 +109,7 @@ async def create_again(sound: Any, request: Request) -> Response:
     """A taken email is taken over."""
     try:
         return await sound.create_user(request)
-    except HTTPException:
+    except asyncpg.UniqueViolationError:
         return JSONResponse({}, 201)
 
 
