@@ -160,6 +160,7 @@ with languages (language, whole_name, first_names, last_names, cities) as (
     from hours
     cross join generate_series(greatest(first_id, :first), least(last_id, :last)) as id
     where last_id >= :first and first_id <= :last
+    offset 0 -- so that each chance is computed once a row, and not wherever it is named
 )
 insert into users
     (id, email, hashed_password, is_active, display_name, profile, referred_by, version, created_at, updated_at)
