@@ -12,6 +12,7 @@ from typing import Any, cast
 import uvicorn
 from msgspec import Struct
 from starlette.responses import Response
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from svc.errors import Problem
@@ -26,6 +27,10 @@ NEEDED = frozenset("cycle pipeline flow transport server_state app_state loop ti
 
 SLOWEST = 500
 """Bytes a second: a body that comes faster may take longer than the limit, as in Apache's mod_reqtimeout."""
+
+
+SLICE = 4096
+"""Bytes that the parser gets at once. A request has 18 of them at least, and takes 2.5 KiB once parsed."""
 
 
 def find_misfit() -> str | None:
@@ -87,6 +92,28 @@ class GatheringTransport:
         return getattr(self._transport, name)
 
 
+class Flow(FlowControl):
+    """uvicorn's, that reads no more while requests are held back from the parser."""
+
+    held = b""
+
+    def hold(self, data: bytes) -> None:
+        """Keeps what comes behind unanswered requests: one read at most."""
+        self.held += data
+        self.pause_reading()
+
+    def release(self) -> bytes:
+        """What was held. Reading goes on."""
+        data, self.held = self.held, b""
+        self.resume_reading()
+        return data
+
+    def resume_reading(self) -> None:
+        """Reads on, unless something is held."""
+        if not self.held:
+            super().resume_reading()
+
+
 def frame(
     response: Response, defaults: Iterable[tuple[bytes, bytes]], request_id: str, *, close: bool
 ) -> bytes:
@@ -107,11 +134,13 @@ class GuardedProtocol(HttpToolsProtocol):
     """
 
     transport: GatheringTransport  # type: ignore[assignment]
+    flow: Flow
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A new connection: it must say something in time."""
         gathering = cast("asyncio.Transport", GatheringTransport(transport, self.loop))
         super().connection_made(gathering)
+        self.flow = Flow(gathering)  # pyright: ignore[reportIncompatibleVariableOverride]
         self._limits: ReceiveLimits = self.app_state["receive_limits"]
         self._receiving = self._in_head = False
         self._fed = self._head_size = self._body_size = 0
@@ -147,9 +176,20 @@ class GuardedProtocol(HttpToolsProtocol):
         self.transport.flush()
 
     def data_received(self, data: bytes) -> None:
+        """Feeds the parser until a request waits for the one before it, and holds the rest.
+
+        uvicorn parses all that it reads, and reads on after each answer: its memory had no bound.
+        """
+        while data and not self.pipeline:
+            if self._refused or self.transport.is_closing():
+                return
+            self._feed(data[:SLICE])
+            data = data[SLICE:]
+        if data:
+            self.flow.hold(data)
+
+    def _feed(self, data: bytes) -> None:
         """Feeds the parser, and watches over what is not whole yet."""
-        if self._refused:
-            return
         self._fed = len(data)
         super().data_received(data)
         if self._in_head:
@@ -200,6 +240,8 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_response_complete()
         if self._refused:
             self._refuse(self._refused)
+        elif self.flow.held and not self.pipeline and not self.transport.is_closing():
+            self.data_received(self.flow.release())
 
     def send_400_response(self, msg: str) -> None:
         """What uvicorn does when the parser fails: here it may have been our own refusal."""

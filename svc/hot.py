@@ -20,9 +20,6 @@ from svc.guard import GuardedProtocol, frame
 from svc.headers import REQUEST_ID, make_request_id
 from svc.web import Operation, ShortCut, parse_id
 
-MOST_HELD = 65_536
-"""Bytes that are kept behind an unanswered request before no more are read, as uvicorn has it."""
-
 HEAD = re.compile(rb"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e]*\r\n)*\r\n")
 """Header lines as RFC 9112 has them, in ASCII, and the empty line."""
 
@@ -127,7 +124,7 @@ class HotProtocol(GuardedProtocol):
     """One connection.
 
     Between two requests, data that is one whole plain request takes the short cut; all other data goes to
-    uvicorn. `_asked` is the request on the short cut, and what comes in before its answer is `_held`.
+    uvicorn. `_asked` is the request on the short cut; what comes in before its answer is held.
     """
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -136,14 +133,13 @@ class HotProtocol(GuardedProtocol):
         plain = self.limit_concurrency is None and not self.root_path
         self._short_cuts: ShortCuts | None = self.app_state["short_cuts"] if plain else None
         self._asked: Asked | None = None
-        self._held = b""
         self._ending = False
         self._active = 0.0
 
     def data_received(self, data: bytes) -> None:
         """Takes the short cut, or leaves it to uvicorn."""
         if self._asked:
-            self._hold(data)
+            self.flow.hold(data)
         elif (
             self._short_cuts
             and not self._receiving
@@ -159,12 +155,6 @@ class HotProtocol(GuardedProtocol):
                 self._tell(None, problem)
         else:
             super().data_received(data)
-
-    def _hold(self, data: bytes) -> None:
-        """Keeps requests behind an unanswered one."""
-        self._held += data
-        if len(self._held) > MOST_HELD:
-            self.flow.pause_reading()
 
     def _tell(self, row: object, error: Exception | None) -> None:
         """Answers the request that was asked."""
@@ -191,10 +181,8 @@ class HotProtocol(GuardedProtocol):
         self._active = self.loop.time()
         if self._ending:
             self.transport.close()
-        elif self._held:
-            data, self._held = self._held, b""
-            self.flow.resume_reading()
-            self.data_received(data)
+        elif self.flow.held:
+            self.data_received(self.flow.release())
 
     def timeout_keep_alive_handler(self) -> None:
         """Closes an idle connection. A short cut only notes when it was used: a timer costs 2 µs."""
