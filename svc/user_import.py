@@ -228,7 +228,7 @@ async def hash_in_turn(passwords: Passwords, password: Password) -> str:
         try:
             return await passwords.hash(password)
         except Problem:
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.01)
 
 
 decode = msgspec.json.Decoder(NewUser, dec_hook=parse_hook).decode

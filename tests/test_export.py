@@ -290,13 +290,19 @@ def test_a_slow_client_is_not_cut_off_while_it_takes_some(
         assert size > 10_000_000
 
 
-def test_a_client_that_hangs_up_ends_its_export(service: Service, client: httpx.Client, sql: Sql) -> None:
+def test_a_client_that_hangs_up_ends_its_export(
+    config: Config, sql: Sql, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It does not run on for nobody: the log has 499 for it, at once."""
     sql(FILL, 100_000)
-    with connect(service) as gone:
-        gone.recv(1000)
-        assert client.head(PATH).status_code == 503
-    wait_for(lambda: client.head(PATH).status_code == 200)
-    assert not exports(sql)
+    config = with_settings(config, log_requests=True)
+    with Service(config) as service, service.client(make_key(config)) as client:
+        with connect(service) as gone:
+            gone.recv(1000)
+            assert client.head(PATH).status_code == 503
+        wait_for(lambda: client.head(PATH).status_code == 200)
+    logged = [json.loads(text) for text in capfd.readouterr().err.splitlines()]
+    assert [entry["status"] for entry in logged if entry["method"] == "GET"] == [499]
 
 
 def read_all(client: httpx.Client) -> Iterator[int]:
