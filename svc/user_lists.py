@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from datetime import datetime
 from operator import attrgetter
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import msgspec
-from msgspec import UNSET, Raw, Struct
+from msgspec import UNSET, Meta, Raw, Struct
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -14,7 +14,7 @@ from svc.batch import Limits, ReadLane
 from svc.headers import read_preference
 from svc.paging import link_next, read_cursor, write_cursor
 from svc.sql import Queries
-from svc.structs import Id, ListUsers, LookUpUsers, StoredUser, Text, User, UserFields, UserPage, UsersFound
+from svc.structs import Id, ListUsers, LookUpUsers, StoredUser, User, UserFields, UserPage, UsersFound
 from svc.web import Header, Operation, answer, encode, invalid_body, invalid_query, read_body, read_query
 
 
@@ -22,7 +22,7 @@ class Position(Struct, frozen=True, forbid_unknown_fields=True):
     """Where a page of a list ends: what its order looks at, of its last user. All null: before the first."""
 
     id: Id | None = None
-    email: Text | None = None
+    email: Annotated[str, Meta(pattern="^[^\x00]*$")] | None = None  # of any length: it is one that is stored
     created_at: datetime | None = None
 
 
