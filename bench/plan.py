@@ -58,7 +58,7 @@ class Plan:
 def quick() -> Plan:
     """Under five minutes with eleven peers: what a change has done, roughly."""
     rows = 100_000
-    cells = [Cell(rows, "point", 64, 1.5, 3)]
+    cells = [Cell(rows, "point", 64, 1, 4)]
     cells += [Cell(rows, work, 64, 1, 1) for work in ("page", "lookup", "patch")]
     return Plan(tuple(cells), rows, starts=1, samples=50, cursors=20, trips=20, clients=(4, 16))
 
