@@ -1,3 +1,8 @@
+-- name: set_settings :exec
+-- For this transaction: bounds every wait for a lock, and compiles nothing. The planner takes a chunk of users for
+-- millions of rows, and would spend a second on compiling what then takes less.
+select set_config('lock_timeout', (:lock_milliseconds::bigint)::text, true), set_config('jit', 'off', true);
+
 -- name: lock_users :exec
 -- Nobody else sees or writes users until this transaction ends.
 lock table users in access exclusive mode;

@@ -24,8 +24,8 @@ CHUNK = 50_000
 QUERY_SECONDS = 3600
 """How long one statement may take, a commit of very many rows included."""
 
-LOCK_SECONDS = 10
-"""How long to wait for others that write users."""
+LOCK_MILLISECONDS = 10_000
+"""How long to wait for others that use the table."""
 
 BAR = 40
 
@@ -37,6 +37,7 @@ class SeedError(Exception):
 class SeedQueries(Queries, Protocol, file="seed.sql"):
     """queries/seed.sql"""
 
+    async def set_settings(self, *, lock_milliseconds: int) -> None: ...
     async def lock_users(self) -> None: ...
     async def has_users(self) -> bool: ...
     async def renew_users(self) -> None: ...
@@ -56,6 +57,7 @@ async def seed(config: Config, count: int, number: int) -> None:
         async with database.transaction() as transaction:
             await check_schema(MigrationQueries.bind(transaction))
             queries = SeedQueries.bind(transaction)
+            await queries.set_settings(lock_milliseconds=LOCK_MILLISECONDS)
             await queries.lock_users()
             if await queries.has_users():
                 raise SeedError("There are users already: only an empty table can be seeded")
@@ -68,8 +70,7 @@ async def seed(config: Config, count: int, number: int) -> None:
 
 
 async def check_schema(queries: MigrationQueries) -> None:
-    """Bounds the wait for locks. Raises SeedError where the schema is not this release's."""
-    await queries.set_lock_timeout(milliseconds=LOCK_SECONDS * 1000)
+    """Raises SeedError where the schema is not this release's."""
     migrations = await list_migrations(queries)
     if behind := [each for each in migrations if each.state in ("pending", "edited")]:
         listed = ", ".join(f"{each.id} is {each.state}" for each in behind)

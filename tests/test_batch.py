@@ -225,7 +225,9 @@ async def test_who_waits_in_a_lane_too_long_is_told_in_time(config: Config, sql:
 
 
 @on_a_loop
-async def test_who_goes_away_takes_nothing_along(config: Config, sql: Sql) -> None:
+async def test_who_goes_away_takes_nothing_along(
+    config: Config, sql: Sql, caplog: pytest.LogCaptureFixture
+) -> None:
     sql(FILL, 40)
     dice = Random(5)
     async with lanes(config, pool_size=3) as it:
@@ -244,6 +246,7 @@ async def test_who_goes_away_takes_nothing_along(config: Config, sql: Sql) -> No
             tasks = await fill_lane(it)
             assert len(it.sent) == WIDTH  # no place was lost
         await asyncio.gather(*tasks)
+    assert caplog.records == []
 
 
 @on_a_loop

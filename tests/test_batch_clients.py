@@ -111,7 +111,7 @@ class Race:
     def read(self, wires: list[Wire], path: str) -> None:
         """Reads users on all connections at once, and compares with what was acknowledged before."""
         dice = random.Random(len(wires))
-        while self.checks < self.wanted:
+        while self.checks < self.wanted and not self.over.is_set():
             asked = []
             for wire in wires:
                 user = dice.choice(USERS)
@@ -133,38 +133,24 @@ def test_a_read_that_begins_after_a_change_was_acknowledged_sees_it(
     sql(FILL, len(USERS))
     sql("update users set display_name = '0'")
     race, token = Race(100_000 if request.config.getoption("--full") else 10_000), make_key(config)
-    failures: list[BaseException] = []
-
-    def start(work: Callable[..., None], *arguments: object) -> threading.Thread:
-        def run() -> None:
-            try:
-                work(*arguments)
-            except BaseException as error:
-                failures.append(error)
-                race.over.set()
-                race.checks = race.wanted
-
-        thread = threading.Thread(target=run)
-        thread.start()
-        return thread
-
-    with Service(config) as one, Service(config) as other:
-        writer = start(race.write, wires(one, token, 10))
+    with Service(config) as one, Service(config) as other, ThreadPoolExecutor(6) as threads:
+        writer = threads.submit(race.write, wires(one, token, 10))
         readers = [
-            start(race.read, wires(one, token, 32), "/users/{}"),
-            start(race.read, wires(one, token, 24), "/users/{}"),
-            start(race.read, wires(other, token, 16), "/users/{}"),
-            start(race.read, wires(one, token, 4), "/users/{}?fields=display_name"),
-            start(race.read, wires(one, token, 4), "/users?email={}@example.com"),
+            threads.submit(race.read, wires(one, token, 32), "/users/{}"),
+            threads.submit(race.read, wires(one, token, 24), "/users/{}"),
+            threads.submit(race.read, wires(other, token, 16), "/users/{}"),
+            threads.submit(race.read, wires(one, token, 4), "/users/{}?fields=display_name"),
+            threads.submit(race.read, wires(one, token, 4), "/users?email={}@example.com"),
         ]
         started = time.monotonic()
-        for reader in readers:
-            reader.join()
-        race.over.set()
-        writer.join()
+        try:
+            for each in readers:
+                each.result()
+        finally:
+            race.over.set()
+        writer.result()
     seconds = time.monotonic() - started
-    print(f"{race.checks} checks, {race.changes} changes, {len(race.stale)} stale, {seconds:.1f} s")
-    assert failures == []
+    print(f"{race.checks} checks, {race.changes} changes, {len(race.stale)} stale in {seconds:.1f} s")
     assert race.stale == []
     assert race.checks >= race.wanted
     assert race.changes > race.checks / 1000
@@ -253,8 +239,7 @@ READS: list[tuple[str, dict[str, str]]] = [
     ("", {"If-None-Match": '"5"'}),
     ("", {"If-None-Match": '"4"'}),
     ("?fields=email,profile", {}),
-    ("?fields=nothing", {}),
-    ("00", {}),
+    ("00?fields=x", {}),
 ]
 
 

@@ -89,7 +89,7 @@ async def test_lanes_outlive_a_crash_of_the_server(tmp_path: Path) -> None:
                 os.kill(pid, signal.SIGKILL)
                 assert [await refuse(task) for task in first] == ["outcome-unknown"] * WIDTH
             ends = await asyncio.gather(*rest, return_exceptions=True)
-            assert [end for end in ends if not isinstance(end, StoredUser | DATABASE_ERRORS)] == []
+            assert [end for end in ends if not isinstance(end, (StoredUser, *DATABASE_ERRORS))] == []
             async with asyncio.timeout(10):
                 while await is_refused(it):  # noqa: ASYNC110  # no event tells of it
                     await asyncio.sleep(0.1)

@@ -84,7 +84,7 @@ def test_of_two_at_once_the_second_is_refused(config: Config, sql: Sql) -> None:
 def test_a_transaction_in_the_way_is_not_waited_for_without_end(
     config: Config, sql: Sql, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("svc.seed.LOCK_SECONDS", 0.1)
+    monkeypatch.setattr("svc.seed.LOCK_MILLISECONDS", 100)
     sql("begin; select from users")
     with pytest.raises(asyncpg.LockNotAvailableError):
         fill(config, 10)
