@@ -6,6 +6,7 @@ the body of a response apart.
 """
 
 import asyncio
+import sys
 from collections.abc import Iterable
 from typing import Any, cast
 
@@ -187,7 +188,7 @@ class GuardedProtocol(HttpToolsProtocol):
             if self._refused or self.transport.is_closing():
                 return
             self._feed(data[:SLICE])
-            data = data[SLICE:]
+            data = data[self._fed :]
         if data:
             self.flow.hold(data)
 
@@ -249,6 +250,11 @@ class GuardedProtocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """What uvicorn does when the parser fails: here it may have been our own refusal."""
         self._refuse(self._refusal)
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Nothing is upgraded (RFC 9110, 7.8): goes on with what came behind, which uvicorn drops."""
+        upgrade = sys.exception()
+        self._fed = upgrade.args[0] if upgrade else self._fed
 
     def _ensure_keep_alive(self) -> None:
         """Arms the timeout where nothing is going on: uvicorn stops it at every byte, a stray one, too."""
