@@ -8,16 +8,16 @@ the body of a response apart.
 import asyncio
 import sys
 from collections.abc import Iterable
-from typing import Any, cast
+from typing import cast
 
 import uvicorn
 from msgspec import Struct
 from starlette.responses import Response
-from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from svc.errors import Problem
 from svc.headers import make_request_id
+from svc.transport import Flow, GatheringTransport
 from svc.web import answer_problem
 
 TESTED = ("0.54.",)
@@ -29,6 +29,8 @@ NEEDED = frozenset("cycle pipeline flow transport server_state app_state loop ti
 SLOWEST = 500
 """Bytes a second: a body that comes faster may take longer than the limit, as in Apache's mod_reqtimeout."""
 
+PATIENCE = 60.0
+"""Seconds that a client may leave what was written untaken."""
 
 SLICE = 4096
 """Bytes that the parser gets at once. A request has 18 of them at least, and takes 2.5 KiB once parsed."""
@@ -42,80 +44,11 @@ def find_misfit() -> str | None:
     return f"uvicorn's protocol has no {', '.join(sorted(missing))}" if missing else None
 
 
-PATIENCE = 60.0
-"""Seconds that a client may leave what was written untaken."""
-
-
 class ReceiveLimits(Struct, frozen=True):
     """Bytes of a request's head; seconds for its head, and for its body beyond what SLOWEST allows."""
 
     head: int
     seconds: float
-
-
-class GatheringTransport:
-    """A transport that keeps one write until the next, or the loop's next turn; all else is its own.
-
-    One system call a response instead of two: the second was 13 % of the samples that a profiler took of a
-    worker under point reads.
-    """
-
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport = transport
-        self._loop = loop
-        self._kept = b""
-        self.is_closing = transport.is_closing
-
-    def write(self, data: bytes) -> None:
-        """Keeps `data`, or writes it after what was kept: more than that would pile up unseen."""
-        if self._kept:
-            self._kept += data
-            self.flush()
-        else:
-            self._kept = data
-            self._loop.call_soon(self.flush)
-
-    def write_now(self, data: bytes) -> None:
-        """Writes `data`, after what was kept."""
-        self.flush()
-        self._transport.write(data)
-
-    def close(self) -> None:
-        """Closes it after what was written is out."""
-        self.flush()
-        self._transport.close()
-
-    def flush(self) -> None:
-        """Writes what was kept; a connection that is closed meanwhile takes no more."""
-        if self._kept:
-            data, self._kept = self._kept, b""
-            if not self.is_closing():
-                self._transport.write(data)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-
-class Flow(FlowControl):
-    """uvicorn's, that reads no more while requests are held back from the parser."""
-
-    held = b""
-
-    def hold(self, data: bytes) -> None:
-        """Keeps what comes behind unanswered requests: one read at most."""
-        self.held += data
-        self.pause_reading()
-
-    def release(self) -> bytes:
-        """What was held. Reading goes on."""
-        data, self.held = self.held, b""
-        self.resume_reading()
-        return data
-
-    def resume_reading(self) -> None:
-        """Reads on, unless something is held."""
-        if not self.held:
-            super().resume_reading()
 
 
 def frame(
