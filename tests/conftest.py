@@ -119,15 +119,15 @@ class Service:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address: tuple[str, int] = self._listener.getsockname()
         self.url = f"http://127.0.0.1:{self.address[1]}"
-        self._server = uvicorn.Server(configure(config))
-        self._thread = threading.Thread(target=self._server.run, args=([self._listener],))
+        self.server = uvicorn.Server(configure(config))
+        self._thread = threading.Thread(target=self.server.run, args=([self._listener],))
 
     def __enter__(self) -> "Service":
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._server.should_exit = True
+        self.server.should_exit = True
         self._thread.join(timeout=20)
         assert not self._thread.is_alive()
 
