@@ -316,7 +316,7 @@ def test_passwords_take_their_time(config: Config, sql: Sql) -> None:
 
     Two passwords may be in the queue, and three clients register: the import finds it full, and goes on.
     """
-    config = with_settings(config, hash_memory=19_456, hash_passes=2, hash_queue=1, request_timeout=1.0)
+    config = with_settings(config, hash_memory=19_456, hash_passes=2, hash_queue=1, request_timeout=0.4)
     body = b"\n".join(
         line(f"{n}@example.com", password="correct horse", profile={"x": "y" * 16_000}) for n in range(30)
     )
@@ -340,7 +340,7 @@ def test_passwords_take_their_time(config: Config, sql: Sql) -> None:
             ended.set()
             for thread in threads:
                 thread.join()
-    assert time.monotonic() - started > 2
+    assert time.monotonic() - started > config.request_timeout
     assert found["created"] == 30
     assert {201, 503} <= set(statuses)
 
@@ -430,7 +430,7 @@ def test_every_hash_that_is_taken_can_be_checked(
         "secret",
         "",
         HASH + "\n",
-        HASH[:-1],
+        HASH[:-2],  # no base64 has this length; of one character less a 16th is some
         HASH + "=",
         HASH.replace("argon2id", "argon2x"),
         HASH.replace("v=19", "v=18"),
