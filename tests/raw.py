@@ -39,11 +39,19 @@ class Ground:
             )
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Makes every read of users wait."""
-        with psycopg.connect(self.url) as connection:
-            connection.execute("lock table users in access exclusive mode")
-            yield
+    def locked(self) -> Iterator[Callable[[], None]]:
+        """Makes every use of the users wait; what it gives waits until somebody does."""
+        with psycopg.connect(self.url) as holder, psycopg.connect(self.url, autocommit=True) as watcher:
+            holder.execute("lock table users in access exclusive mode")
+
+            def wait() -> None:
+                waiting = "select from pg_locks where not granted and relation = 'users'::regclass"
+                deadline = time.monotonic() + 10
+                while not watcher.execute(waiting).fetchall():
+                    assert time.monotonic() < deadline
+                    time.sleep(0.01)
+
+            yield wait
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from svc.users import UserChange, update_alone
 from svc.web import decoder
 from tests.conftest import pointers, problem
 from tests.test_batch import FILL, WRITES, Lanes, holding, lanes, names
-from tests.test_db import on_a_loop, refuse
+from tests.test_db import OURS, on_a_loop, refuse, until
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 User = dict[str, Any]
@@ -92,6 +92,7 @@ async def test_a_locked_row_is_waited_for_no_longer_than_a_query_may_take(config
             locked = asyncio.ensure_future(it.change(1))
             assert versions(await asyncio.gather(*map(it.change, range(2, 6)))) == [2] * 4
             assert await refuse(locked) == "outcome-unknown"
+            await until(lambda: sql(f"select pid {OURS} and state = 'active'") == [])
         assert versions(await asyncio.gather(*map(it.change, range(1, 6)))) == [2, 3, 3, 3, 3]
 
 
@@ -116,7 +117,8 @@ async def test_a_change_that_the_database_refuses_fails_alone(
 async def test_workers_that_change_the_same_rows_lose_no_change_and_meet_no_deadlock(
     config: Config, sql: Sql
 ) -> None:
-    sql(FILL, 20)
+    sql(FILL, 5000)
+    sql("analyze users")
     found: dict[int, list[int]] = {number: [] for number in range(1, 21)}
 
     async def work(it: Lanes, numbers: list[int]) -> None:
@@ -128,13 +130,17 @@ async def test_workers_that_change_the_same_rows_lose_no_change_and_meet_no_dead
 
     order = list(range(1, 21))
     async with lanes(config) as one, lanes(config) as other:
-        await asyncio.gather(
-            work(one, order), work(other, order[::-1]), work(other, order), work(one, order[::-1])
-        )
+        with holding(config, "select from users where id = 10 for update"):  # so that they meet in the middle
+            work_of_all = asyncio.gather(
+                work(one, order), work(other, order[::-1]), work(other, order), work(one, order[::-1])
+            )
+            await asyncio.sleep(0.2)
+        await work_of_all
     assert {number: sorted(each) for number, each in found.items()} == {
         key: [*range(2, 102)] for key in order
     }
-    assert sql("select distinct version from users") == [(101,)]
+    assert sql("select distinct version from users where id <= 20") == [(101,)]
+    assert sql("select deadlocks from pg_stat_database where datname = current_database()") == [(0,)]
 
 
 @on_a_loop
@@ -158,7 +164,8 @@ BODIES = st.fixed_dictionaries(
     },
 )
 VERSIONS_ASKED = st.none() | st.lists(st.integers(1, 3), max_size=2)
-ROUNDS = st.lists(st.dictionaries(st.integers(1, 6), st.tuples(VERSIONS_ASKED, BODIES)), max_size=4)
+ROUND = st.dictionaries(st.integers(1, 6), st.tuples(VERSIONS_ASKED, BODIES), min_size=3)
+ROUNDS = st.lists(ROUND, min_size=1, max_size=3)
 """Rounds of merge patches, at most one a user in each, of some versions or any. There is no user 6."""
 
 
@@ -200,13 +207,16 @@ def test_changes_in_batches_are_the_same_as_one_by_one(config: Config, sql: Sql)
     async def compare(rounds: list[dict[int, Any]]) -> None:
         async with lanes(config, pool_size=6) as it:
             assert await apply(it, sql, rounds, True) == await apply(it, sql, rounds, False)
+            sizes.extend(size for name, size in it.sent if name == "update_users")
 
     @settings(max_examples=30, deadline=None)
     @given(ROUNDS)
     def run(rounds: list[dict[int, Any]]) -> None:
         asyncio.run(compare(rounds))
 
+    sizes: list[int] = []
     run()
+    assert len(sizes) > 10
 
 
 def test_every_client_of_a_batch_is_answered_for_its_own_change(
@@ -217,7 +227,7 @@ def test_every_client_of_a_batch_is_answered_for_its_own_change(
     ids = [row[0] for row in sql("select id from users order by id")]
     asked: list[tuple[int, User, dict[str, str], int]] = [
         *((id_, {"display_name": f"name {id_}"}, {}, 200) for id_ in ids[:6]),
-        (ids[6], {"display_name": None}, {"If-Match": '"1"'}, 200),
+        (ids[6], {"display_name": None, "is_active": False}, {"If-Match": '"1"'}, 200),
         (ids[7], {"is_active": False}, {"If-Match": '"2"'}, 412),
         (ids[-1] + 1, {"is_active": False}, {}, 404),
         (ids[8], {"email": "Ada <ADA@example.com>"}, {}, 409),
