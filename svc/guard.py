@@ -63,6 +63,11 @@ def frame(
     return b"".join(lines)
 
 
+def announces_body(name: bytes, value: bytes) -> bool:
+    """Whether a header says that a body follows."""
+    return name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
+
+
 class GuardedProtocol(HttpToolsProtocol):
     """One connection.
 
@@ -146,14 +151,22 @@ class GuardedProtocol(HttpToolsProtocol):
         self._began = self.loop.time()
 
     def on_headers_complete(self) -> None:
-        """Starts the app, unless the head is too large, which ends the parsing."""
+        """Starts the app, unless the head is refused, which ends the parsing."""
         self._in_head = False
-        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
-        if size > self._limits.head:
-            self._refusal = self._head_too_large()
-            raise self._refusal
+        if refusal := self._find_refusal():
+            self._refusal = refusal
+            raise refusal
         super().on_headers_complete()
         self._own = self.cycle
+
+    def _find_refusal(self) -> Problem | None:
+        """What is wrong with a head: its size, or a body behind an upgrade, which the parser does not see."""
+        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        if size > self._limits.head:
+            return self._head_too_large()
+        if self.parser.should_upgrade() and any(announces_body(*header) for header in self.headers):
+            return Problem(400, "A request that asks for an upgrade may have no body", code="malformed")
+        return None
 
     def on_chunk_header(self) -> None:
         """A chunk of the body; after the last one, which has no bytes, come trailers, kept like a head."""
