@@ -137,9 +137,14 @@ def statuses(answers: bytes) -> list[int]:
     return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3}) [A-Z]", answers)]
 
 
+def make(start: str, *lines: str) -> bytes:
+    """A request out of its first line and its headers."""
+    return "".join(f"{line}\r\n" for line in (start, "Host: x", *lines, "")).encode()
+
+
 def get(path: str, *lines: str) -> bytes:
-    """A GET with these header lines."""
-    return "".join(f"{line}\r\n" for line in (f"GET {path} HTTP/1.1", "Host: x", *lines, "")).encode()
+    """A GET with these headers."""
+    return make(f"GET {path} HTTP/1.1", *lines)
 
 
 LAST = get("/health/live", "Connection: close")
@@ -176,3 +181,118 @@ def cut(data: bytes, places: Iterable[int]) -> list[bytes]:
     """Data in pieces, none of them empty."""
     edges = sorted({0, len(data), *(place % (len(data) + 1) for place in places)})
     return [data[start:end] for start, end in itertools.pairwise(edges)]
+
+
+CLIENTS = {
+    "curl": ["User-Agent: curl/8.5.0", "Accept: */*"],
+    "httpx": [
+        "Accept: */*",
+        "Accept-Encoding: gzip, deflate",
+        "Connection: keep-alive",
+        "User-Agent: python-httpx/0.28.1",
+    ],
+    "fetch": [
+        "Connection: keep-alive",
+        'sec-ch-ua: "Chromium";v="130", "Not?A_Brand";v="99"',
+        "User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/130.0.0.0",
+        "Accept: */*",
+        "Origin: http://localhost:3000",
+        "Sec-Fetch-Mode: cors",
+        "Referer: http://localhost:3000/",
+        "Accept-Encoding: gzip, deflate, br, zstd",
+        "Accept-Language: en-GB,en;q=0.9",
+        "Cookie: a=b; c=d",
+    ],
+    "go": ["User-Agent: Go-http-client/1.1", "Accept-Encoding: gzip"],
+    "none": [],
+}
+NAVIGATION = "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+
+UNPLAIN_PATHS = """/users/0 /users/01 /users/-1 /users/+1 /users/1.0 /users/1a /users/1/ //users/1 /USERS/1 /users/1;x
+/users/ / /users/1_0 /users/9223372036854775808 /users/99999999999999999999 /users/%31 /%75sers/1 /users/%D9%A3
+/users/1%20 /users/1%0A /users/1? /users/1?fields=id /users/1?x=y /users/1#x /users/\u00a0 /users/\u0663 /users
+/health/live /health/1 /nope/1 users/1 http://x/users/1 * 1""".split()
+
+UNPLAIN_STARTS = [
+    *(f"{method} /users/1 HTTP/1.1" for method in "HEAD get OPTIONS PUT PATCH TRACE GETS ET".split()),
+    *(
+        f"GET /users/1 {version}"
+        for version in "HTTP/1.0 HTTP/1.2 HTTP/2.0 http/1.1 HTTP/1.1x HTTP/11 X".split()
+    ),
+    *("GET  /users/1 HTTP/1.1", "GET /users/1  HTTP/1.1", "GET /users/1 HTTP/1.1 ", " GET /users/1 HTTP/1.1"),
+    *(
+        "GET /users/1",
+        "GET /users/1 x HTTP/1.1",
+        "GET\t/users/1\tHTTP/1.1",
+        "\r\nGET /users/1 HTTP/1.1",
+        "GET",
+    ),
+    *(
+        "GET /users/1\0 HTTP/1.1",
+        "GET /users/1 HTTP/1.1\nX: 1",
+        "GET /users/1 HTTP/1.1\r\r",
+        "GET /users/\x80 HTTP/1.1",
+    ),
+]
+
+UNPLAIN_LINES = [
+    *("Connection: close", "Connection: keep-alive, x", "Connection: Upgrade\r\nUpgrade: h2c", "Connection:"),
+    *(
+        "Content-Length: 0",
+        "Transfer-Encoding: chunked\r\n\r\n0",
+        "Transfer-Encoding: x",
+        "Expect: 100-continue",
+    ),
+    *('If-None-Match: "1"', 'If-None-Match: "2"', "If-None-Match: *", 'If-Match: "1"', "Range: bytes=0-1"),
+    *(
+        "If-Modified-Since: Thu, 01 Jan 1970 00:00:00 GMT",
+        "Prefer: count=exact",
+        "TE: trailers",
+        "Keep-Alive: 5",
+    ),
+    *(NAVIGATION, "Accept: application/json", "Accept:", "Accept: */*;q=0.5", "Proxy-Connection: keep-alive"),
+    *("X-Request-Id: not plain", "X-Request-Id:", "X-Request-Id: a ", "X-Request-Id: a\r\nX-Request-Id: b"),
+    *(
+        f"X-Request-Id: {'a' * 129}",
+        f"X-Long: {'a' * 2048}",
+        "X-Odd: \u00e9",
+        "X-Odd: \x7f",
+        "X-Odd: a\0b",
+        "X-Odd: \x01",
+    ),
+    *(
+        "X-Fold: a\r\n b",
+        "X-Space : a",
+        "X Space: a",
+        ": nameless",
+        "no colon",
+        "X-Feed: a\nX-Other: b",
+        "X-Return: a\rb",
+    ),
+    *(
+        "Content-Length: 3\r\n\r\nabc",
+        "Content-Length: 3\r\nContent-Length: 4",
+        "Content-Length: x",
+        "(x): a",
+    ),
+]
+
+UNPLAIN_KEYS = [
+    *("X: no key", "Authorization:", "Authorization: Bearer", "Authorization: Bearer  ", "Authorization: {}"),
+    *(
+        "Authorization: Basic {}",
+        "Authorization: Bearer\t{}",
+        "Authorization: Bearer {}x",
+        "Authorization: Bearer x",
+    ),
+    *(
+        "Authorization: Bearer {0}\r\nAuthorization: Bearer {0}",
+        "Authorization: Bearer, {}",
+        "Authorization: Bearer{}",
+    ),
+    *(
+        "Authorization: Basic x\r\nAuthorization: Bearer {}",
+        "Authorization: Bearer {}\r\nAuthorization: Basic x",
+    ),
+    "Authorization: Bearer {} x",
+]
