@@ -164,7 +164,11 @@ class GuardedProtocol(HttpToolsProtocol):
         size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
         if size > self._limits.head:
             return self._head_too_large()
-        if self.parser.should_upgrade() and any(announces_body(*header) for header in self.headers):
+        if (
+            self.parser
+            and self.parser.should_upgrade()
+            and any(announces_body(*header) for header in self.headers)
+        ):
             return Problem(400, "A request that asks for an upgrade may have no body", code="malformed")
         return None
 

@@ -194,6 +194,12 @@ def test_requests_behind_one_that_waits_are_answered_in_order(ground: Ground, ta
     assert taken.count >= 1
 
 
+def flood(wire: Wire, data: bytes) -> None:
+    """Sends 300 times the same, without reading."""
+    for _ in range(300):
+        wire.socket.sendall(data)
+
+
 def test_a_flood_of_requests_costs_little_memory(ground: Ground) -> None:
     """Five clients send and never read: what they sent is held in small part, and then they have to wait."""
     with serve(ground.config) as service, open_wire(service, ground) as quiet:
@@ -203,8 +209,7 @@ def test_a_flood_of_requests_costs_little_memory(ground: Ground) -> None:
             wires, [get("/users/1", ground.bearer)] * 2 + [b"GET / HTTP/1.1\r\n\r\n"] * 3, strict=True
         ):
             with pytest.raises(TimeoutError):
-                for _ in range(300):
-                    wire.socket.sendall(request * 5000)
+                flood(wire, request * 5000)
         assert psutil.Process().memory_info().rss - before < 40 * 2**20
         assert status_of(quiet.ask(get("/users/1", ground.bearer))) == 200
         for wire in wires:
