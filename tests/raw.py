@@ -206,93 +206,43 @@ CLIENTS = {
     "go": ["User-Agent: Go-http-client/1.1", "Accept-Encoding: gzip"],
     "none": [],
 }
-NAVIGATION = "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 
-UNPLAIN_PATHS = """/users/0 /users/01 /users/-1 /users/+1 /users/1.0 /users/1a /users/1/ //users/1 /USERS/1 /users/1;x
+
+def unescape(text: str) -> list[str]:
+    """The parts between bars and line ends, their escapes undone."""
+    return [part.encode().decode("unicode_escape") for part in re.split(r" \| |\n", text.strip("\n"))]
+
+
+UNPLAIN_PATHS = r"""/users/0 /users/01 /users/-1 /users/+1 /users/1.0 /users/1a /users/1/ //users/1 /USERS/1 /users/1;x
 /users/ / /users/1_0 /users/9223372036854775808 /users/99999999999999999999 /users/%31 /%75sers/1 /users/%D9%A3
-/users/1%20 /users/1%0A /users/1? /users/1?fields=id /users/1?x=y /users/1#x /users/\u00a0 /users/\u0663 /users
+/users/1%20 /users/1%0A /users/1? /users/1?fields=id /users/1?x=y /users/1#x /users/\xb2 /users/\u0663 /users
 /health/live /health/1 /nope/1 users/1 http://x/users/1 * 1""".split()
 
-UNPLAIN_STARTS = [
-    *(f"{method} /users/1 HTTP/1.1" for method in "HEAD get OPTIONS PUT PATCH TRACE GETS ET".split()),
-    *(
-        f"GET /users/1 {version}"
-        for version in "HTTP/1.0 HTTP/1.2 HTTP/2.0 http/1.1 HTTP/1.1x HTTP/11 X".split()
-    ),
-    *("GET  /users/1 HTTP/1.1", "GET /users/1  HTTP/1.1", "GET /users/1 HTTP/1.1 ", " GET /users/1 HTTP/1.1"),
-    *(
-        "GET /users/1",
-        "GET /users/1 x HTTP/1.1",
-        "GET\t/users/1\tHTTP/1.1",
-        "\r\nGET /users/1 HTTP/1.1",
-        "GET",
-    ),
-    *(
-        "GET /users/1\0 HTTP/1.1",
-        "GET /users/1 HTTP/1.1\nX: 1",
-        "GET /users/1 HTTP/1.1\r\r",
-        "GET /users/\x80 HTTP/1.1",
-    ),
-]
+UNPLAIN_STARTS = unescape(r"""
+HEAD /users/1 HTTP/1.1 | get /users/1 HTTP/1.1 | OPTIONS /users/1 HTTP/1.1 | PUT /users/1 HTTP/1.1 | PATCH /users/1 HTTP/1.1
+TRACE /users/1 HTTP/1.1 | CONNECT /users/1 HTTP/1.1 | GETS /users/1 HTTP/1.1 | ET /users/1 HTTP/1.1 | \r\nGET /users/1 HTTP/1.1
+GET /users/1 HTTP/1.0 | GET /users/1 HTTP/1.2 | GET /users/1 HTTP/2.0 | GET /users/1 http/1.1 | GET /users/1 HTTP/1.1x
+GET /users/1 HTTP/11 | GET /users/1 X | GET /users/1 | GET | GET  /users/1 HTTP/1.1 | GET /users/1  HTTP/1.1
+GET /users/1 HTTP/1.1\x20 | \x20GET /users/1 HTTP/1.1 | GET /users/1 x HTTP/1.1 | GET\t/users/1\tHTTP/1.1
+GET /users/1\0 HTTP/1.1 | GET /users/1 HTTP/1.1\nX: 1 | GET /users/1 HTTP/1.1\r\r | GET /users/\x80 HTTP/1.1
+""")
 
-UNPLAIN_LINES = [
-    *("Connection: close", "Connection: keep-alive, x", "Connection: Upgrade\r\nUpgrade: h2c", "Connection:"),
-    *(
-        "Content-Length: 0",
-        "Transfer-Encoding: chunked\r\n\r\n0",
-        "Transfer-Encoding: x",
-        "Expect: 100-continue",
-    ),
-    *('If-None-Match: "1"', 'If-None-Match: "2"', "If-None-Match: *", 'If-Match: "1"', "Range: bytes=0-1"),
-    *(
-        "If-Modified-Since: Thu, 01 Jan 1970 00:00:00 GMT",
-        "Prefer: count=exact",
-        "TE: trailers",
-        "Keep-Alive: 5",
-    ),
-    *(NAVIGATION, "Accept: application/json", "Accept:", "Accept: */*;q=0.5", "Proxy-Connection: keep-alive"),
-    *("X-Request-Id: not plain", "X-Request-Id:", "X-Request-Id: a ", "X-Request-Id: a\r\nX-Request-Id: b"),
-    *(
-        f"X-Request-Id: {'a' * 129}",
-        f"X-Long: {'a' * 2048}",
-        "X-Odd: \u00e9",
-        "X-Odd: \x7f",
-        "X-Odd: a\0b",
-        "X-Odd: \x01",
-    ),
-    *(
-        "X-Fold: a\r\n b",
-        "X-Space : a",
-        "X Space: a",
-        ": nameless",
-        "no colon",
-        "X-Feed: a\nX-Other: b",
-        "X-Return: a\rb",
-    ),
-    *(
-        "Content-Length: 3\r\n\r\nabc",
-        "Content-Length: 3\r\nContent-Length: 4",
-        "Content-Length: x",
-        "(x): a",
-    ),
-]
+UNPLAIN_LINES = unescape(r"""
+Connection: close | Connection: keep-alive, x | Connection: Upgrade\r\nUpgrade: h2c | Connection: | Content-Length: 0
+Transfer-Encoding: chunked\r\n\r\n0 | Transfer-Encoding: x | Expect: 100-continue | Proxy-Connection: keep-alive
+If-None-Match: "1" | If-None-Match: "2" | If-None-Match: * | If-Match: "1" | Range: bytes=0-1 | TE: trailers | Keep-Alive: 5
+If-Modified-Since: Thu, 01 Jan 1970 00:00:00 GMT | Prefer: count=exact | Accept: application/json | Accept: */*;q=0.5 | Accept:
+Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8 | X-Request-Id: not plain | X-Request-Id:
+X-Request-Id: a\x20 | X-Request-Id: a\r\nX-Request-Id: b | X-Odd: \xe9 | X-Odd: \x7f | X-Odd: a\0b | X-Odd: \x01
+X-Fold: a\r\n b | X-Space : a | X Space: a | : nameless | no colon | (x): a | X-Feed: a\nX-Other: b | X-Return: a\rb
+Content-Length: 3\r\n\r\nabc | Content-Length: 3\r\nContent-Length: 4 | Content-Length: x
+Connection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 3\r\n\r\nabc
+""")
+UNPLAIN_LINES += [f"X-Request-Id: {'a' * 129}", f"X-Long: {'a' * 2048}"]
 
-UNPLAIN_KEYS = [
-    *("X: no key", "Authorization:", "Authorization: Bearer", "Authorization: Bearer  ", "Authorization: {}"),
-    *(
-        "Authorization: Basic {}",
-        "Authorization: Bearer\t{}",
-        "Authorization: Bearer {}x",
-        "Authorization: Bearer x",
-    ),
-    *(
-        "Authorization: Bearer {0}\r\nAuthorization: Bearer {0}",
-        "Authorization: Bearer, {}",
-        "Authorization: Bearer{}",
-    ),
-    *(
-        "Authorization: Basic x\r\nAuthorization: Bearer {}",
-        "Authorization: Bearer {}\r\nAuthorization: Basic x",
-    ),
-    "Authorization: Bearer {} x",
-]
+UNPLAIN_KEYS = unescape(r"""
+X: no key | Authorization: | Authorization: Bearer | Authorization: Bearer\x20\x20 | Authorization: {} | Authorization: Basic {}
+Authorization: Bearer\t{} | Authorization: Bearer {}x | Authorization: Bearer x | Authorization: Bearer, {} | Authorization: Bearer{}
+Authorization: Bearer {0}\r\nAuthorization: Bearer {0} | Authorization: Basic x\r\nAuthorization: Bearer {}
+Authorization: Bearer {}\r\nAuthorization: Basic x | Authorization: Bearer {} x
+""")

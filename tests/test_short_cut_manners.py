@@ -2,10 +2,12 @@
 
 import json
 import logging
+import re
 import socket
 import struct
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -47,30 +49,26 @@ def open_wire(service: Service, ground: Ground) -> Wire:
 
 def ids(answers: bytes) -> list[int]:
     """Of the users in answers, in their order."""
-    return [
-        json.loads(part.partition(b"}")[0] + b"}")["id"]
-        for part in answers.split(b"\r\n\r\n")
-        if part[:5] == b'{"id"'
-    ]
+    return [int(number) for number in re.findall(rb'\r\n\r\n{"id":(\d+)', answers)]
 
 
 def test_an_idle_connection_is_closed_in_time_and_not_before(ground: Ground, taken: Taken) -> None:
     plain = get("/users/1", ground.bearer)
     with (
-        serve(ground.config, timeout_keep_alive=1) as service,
+        serve(ground.config, timeout_keep_alive=1.5) as service,
         open_wire(service, ground) as once,
         Wire(service) as often,
     ):
         started = time.monotonic()
         assert [status_of(wire.ask(plain)) for wire in (once, often)] == [200, 200]
-        time.sleep(0.6)
+        time.sleep(0.8)
         assert status_of(often.ask(plain)) == 200
         assert once.read_all() == b""
-        assert 0.9 < time.monotonic() - started < 1.5
+        assert 1.4 < time.monotonic() - started < 2.2
         assert status_of(often.ask(plain)) == 200
         last = time.monotonic()
         assert often.read_all() == b""
-        assert time.monotonic() - last > 0.9
+        assert time.monotonic() - last > 1.4
     assert taken.count == 4
 
 
@@ -134,21 +132,16 @@ def test_both_ways_are_logged_alike(
     milliseconds = [line.pop("milliseconds") for line in logged]
     assert all(isinstance(value, float) and 0 < value < 5000 for value in milliseconds)
     assert [line["status"] for line in logged] == [200, 404, 200, 404, 200, 200]
-    for line in logged:
-        line.pop("time")
+    assert all(line.pop("time") for line in logged)
     assert logged[:2] == logged[2:4]
     assert logged[4] == logged[5]
     assert taken.count == 3
 
 
 def test_refusals_are_problems(ground: Ground) -> None:
-    poor = make_key(ground.config, "users:write")
+    bad, poor = "Authorization: Bearer x", f"Authorization: Bearer {ground.poor_key}"
     with serve(ground.config) as service, open_wire(service, ground) as wire:
-        for status, line in (
-            (401, "X: 1"),
-            (401, "Authorization: Bearer x"),
-            (403, f"Authorization: Bearer {poor}"),
-        ):
+        for status, line in ((401, "X: 1"), (401, bad), (403, poor)):
             for _ in range(2):
                 answer = wire.ask(get("/users/1", line))
                 assert status_of(answer) == json.loads(answer.partition(b"\r\n\r\n")[2])["status"] == status
@@ -194,24 +187,27 @@ def test_requests_behind_one_that_waits_are_answered_in_order(ground: Ground, ta
     assert taken.count >= 1
 
 
-def flood(wire: Wire, data: bytes) -> None:
-    """Sends 300 times the same, without reading."""
-    for _ in range(300):
-        wire.socket.sendall(data)
+def flood(wire: Wire, request: bytes) -> int:
+    """Sends and never reads, until it has to wait: how many bytes went out."""
+    sent = 0
+    with suppress(TimeoutError):
+        while sent < 2**30:
+            sent += wire.socket.send(request * 5000)
+    return sent
 
 
 def test_a_flood_of_requests_costs_little_memory(ground: Ground) -> None:
-    """Five clients send and never read: what they sent is held in small part, and then they have to wait."""
+    """What clients send that never read is held in small part, and then they have to wait."""
+    plain = get("/users/1", ground.bearer)
     with serve(ground.config) as service, open_wire(service, ground) as quiet:
         before = psutil.Process().memory_info().rss
-        wires = [Wire(service, timeout=0.5) for _ in range(5)]
-        for wire, request in zip(
-            wires, [get("/users/1", ground.bearer)] * 2 + [b"GET / HTTP/1.1\r\n\r\n"] * 3, strict=True
-        ):
-            with pytest.raises(TimeoutError):
-                flood(wire, request * 5000)
-        assert psutil.Process().memory_info().rss - before < 40 * 2**20
-        assert status_of(quiet.ask(get("/users/1", ground.bearer))) == 200
+        wires = [Wire(service, timeout=0.3) for _ in range(3)]
+        assert all(
+            flood(wire, plain if number % 2 else b"GET / HTTP/1.1\r\n\r\n") < 2**25
+            for number, wire in enumerate(wires)
+        )
+        assert psutil.Process().memory_info().rss - before < 25 * 2**20
+        assert status_of(quiet.ask(plain)) == 200
         for wire in wires:
             wire.socket.close()
 
@@ -280,10 +276,12 @@ async def get_thing(request: Request, by_id: UserLane) -> Response:
 
 
 def answer_thing(row: StoredUser | None) -> Response:
+    """Both ways."""
     return answer(Thing(row.id if row else 0))
 
 
 def cut_to_thing(by_id: UserLane) -> ShortCut[StoredUser]:
+    """The short cut."""
     return ShortCut(by_id.ask, answer_thing)
 
 
