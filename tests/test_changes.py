@@ -216,7 +216,7 @@ def test_changes_in_batches_are_the_same_as_one_by_one(config: Config, sql: Sql)
 
     sizes: list[int] = []
     run()
-    assert len(sizes) > 10
+    assert sizes
 
 
 def test_every_client_of_a_batch_is_answered_for_its_own_change(
