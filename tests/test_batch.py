@@ -146,14 +146,19 @@ async def test_what_comes_while_all_are_out_leaves_as_one(
     assert it.sent[WIDTH:] == [(together, 60 - WIDTH)]
 
 
+@pytest.mark.parametrize("settings", [{}, {"statement_cache": 0}, {"batching": False}])
 @on_a_loop
-async def test_each_gets_the_row_that_it_asked_for_or_none(config: Config, sql: Sql) -> None:
+async def test_each_gets_the_row_that_it_asked_for_or_none(
+    config: Config, sql: Sql, settings: dict[str, Any]
+) -> None:
     sql(FILL, 50)
-    asked = Random(3).choices(range(1, 100), k=500)
-    async with lanes(config) as it:
+    asked = Random(3).choices(range(1, 100), k=400)
+    async with lanes(config, **settings) as it:
         found = await asyncio.gather(*(it.get(n) for n in asked), *(it.find(n) for n in asked))
         assert names(found) == [str(n) if n <= 50 else None for n in asked] * 2
-        assert len(it.sent) < 10
+        changed = await asyncio.gather(*map(it.change, asked))
+        assert names(changed) == [str(n) if n <= 50 else None for n in asked]
+        assert sql("select sum(version) - 50 from users") == [(sum(n <= 50 for n in asked),)]
 
 
 @on_a_loop
