@@ -1,39 +1,50 @@
--- Pages and look-ups come as JSON made by PostgreSQL, each user on a line of its own: such JSON has no line feed in
--- it. A page of 100 costs 74 µs of CPU here and 260 µs in PostgreSQL, where rows that become structs and then JSON
--- cost 274 µs and 93 µs: less in all, and it is this process that has but one core.
+-- Pages and look-ups come column by column, as one row of arrays. A page of 100 costs 214 µs of CPU here and 402 µs
+-- in PostgreSQL so, to the last byte of JSON; 458 and 245 as rows; 193 and 619 as JSON that PostgreSQL makes, all three
+-- in turns on two busy cores. Moments come as text: 101 of them cost asyncpg 144 µs, and PostgreSQL 150.
 
--- name: look_up_users_by_id :many
+-- name: look_up_users_by_id :one
 -- @hot
--- The users with these ids, in no order, each as JSON.
-select id, row_to_json(shown)::text as user
-from (
-    select id, email, display_name, is_active, rfc3339(created_at) as created_at
-    from users
-    where id = any(:ids::bigint[])
-) as shown;
+-- The users with these ids, in no order.
+select
+    coalesce(array_agg(id), '{}') as ids,
+    coalesce(array_agg(email), '{}') as emails,
+    coalesce(array_agg(display_name), '{}') as display_names,
+    coalesce(array_agg(is_active), '{}') as are_active,
+    coalesce(array_agg(rfc3339(created_at)), '{}') as created_ats
+from users
+where id = any(:ids::text::bigint[]);
 
--- name: look_up_users_by_email :many
+-- name: look_up_users_by_email :one
 -- @hot
 -- The same by their emails.
-select email, row_to_json(shown)::text as user
-from (
-    select id, email, display_name, is_active, rfc3339(created_at) as created_at
-    from users
-    where email = any(:emails::text[])
-) as shown;
+select
+    coalesce(array_agg(id), '{}') as ids,
+    coalesce(array_agg(email), '{}') as emails,
+    coalesce(array_agg(display_name), '{}') as display_names,
+    coalesce(array_agg(is_active), '{}') as are_active,
+    coalesce(array_agg(rfc3339(created_at)), '{}') as created_ats
+from users
+where email = any(:emails::text[]);
 
 -- name: get_user_by_email :one
 -- @hot
+-- @not_null: created_at
 -- One user by email; the profile only where it was asked for.
-select id, email, display_name, is_active, created_at,
-    case when :with_profile then profile end as profile, version
+select id, email, display_name, is_active, rfc3339(created_at) as created_at, version,
+    case when :with_profile then profile end as profile
 from users
 where email = :email;
 
--- name: get_users_by_email :many
+-- name: get_users_by_email :one
 -- @hot
 -- Several users by their emails, without profiles: one statement for what is asked at one time.
-select id, email, display_name, is_active, created_at, null::jsonb as profile, version
+select
+    coalesce(array_agg(id), '{}') as ids,
+    coalesce(array_agg(email), '{}') as emails,
+    coalesce(array_agg(display_name), '{}') as display_names,
+    coalesce(array_agg(is_active), '{}') as are_active,
+    coalesce(array_agg(rfc3339(created_at)), '{}') as created_ats,
+    coalesce(array_agg(version), '{}') as versions
 from users
 where email = any(:emails::text[]);
 
@@ -59,14 +70,20 @@ where (:filter.email::text is null or email = :filter.email)
 -- A page of users comes in one of six orders, each a query of its own that walks one index from where
 -- the last page ended (keyset): `:after.…` is null for the first page, and the coalesce then stands for
 -- "before everything". A filter is a condition on the rows walked, but for created_at in its own order,
--- where it bounds the walk. Profiles come apart, a line each, where they are wanted.
+-- where it bounds the walk. Profiles, which may be large, come where they are wanted.
 
 -- name: list_users_by_id :one
 -- @hot
 -- In the order of their ids.
-select string_agg(row_to_json(shown)::text, E'\n') as users, string_agg(profile::text, E'\n') as profiles
+select
+    coalesce(array_agg(id), '{}') as ids,
+    coalesce(array_agg(email), '{}') as emails,
+    coalesce(array_agg(display_name), '{}') as display_names,
+    coalesce(array_agg(is_active), '{}') as are_active,
+    coalesce(array_agg(rfc3339(created_at)), '{}') as created_ats,
+    array_agg(profile) filter (where :with_profile) as profiles
 from (
-    select id, email, display_name, is_active, created_at, case when :with_profile then profile end as profile
+    select id, email, display_name, is_active, created_at, profile
     from users
     where id > coalesce(:after.id::bigint, 0)
         and (:filter.is_active::boolean is null or is_active = :filter.is_active)
@@ -74,17 +91,20 @@ from (
         and (:filter.created_to::timestamptz is null or created_at < :filter.created_to)
     order by id
     limit :limit
-) as page
-cross join lateral (
-    select page.id, page.email, page.display_name, page.is_active, rfc3339(page.created_at) as created_at
-) as shown;
+) as page;
 
 -- name: list_users_by_id_desc :one
 -- @hot
 -- The newest ids first.
-select string_agg(row_to_json(shown)::text, E'\n') as users, string_agg(profile::text, E'\n') as profiles
+select
+    coalesce(array_agg(id), '{}') as ids,
+    coalesce(array_agg(email), '{}') as emails,
+    coalesce(array_agg(display_name), '{}') as display_names,
+    coalesce(array_agg(is_active), '{}') as are_active,
+    coalesce(array_agg(rfc3339(created_at)), '{}') as created_ats,
+    array_agg(profile) filter (where :with_profile) as profiles
 from (
-    select id, email, display_name, is_active, created_at, case when :with_profile then profile end as profile
+    select id, email, display_name, is_active, created_at, profile
     from users
     where id <= coalesce(:after.id::bigint - 1, 9223372036854775807)
         and (:filter.is_active::boolean is null or is_active = :filter.is_active)
@@ -92,17 +112,20 @@ from (
         and (:filter.created_to::timestamptz is null or created_at < :filter.created_to)
     order by id desc
     limit :limit
-) as page
-cross join lateral (
-    select page.id, page.email, page.display_name, page.is_active, rfc3339(page.created_at) as created_at
-) as shown;
+) as page;
 
 -- name: list_users_by_email :one
 -- @hot
 -- In the byte order of their emails.
-select string_agg(row_to_json(shown)::text, E'\n') as users, string_agg(profile::text, E'\n') as profiles
+select
+    coalesce(array_agg(id), '{}') as ids,
+    coalesce(array_agg(email), '{}') as emails,
+    coalesce(array_agg(display_name), '{}') as display_names,
+    coalesce(array_agg(is_active), '{}') as are_active,
+    coalesce(array_agg(rfc3339(created_at)), '{}') as created_ats,
+    array_agg(profile) filter (where :with_profile) as profiles
 from (
-    select id, email, display_name, is_active, created_at, case when :with_profile then profile end as profile
+    select id, email, display_name, is_active, created_at, profile
     from users
     where email > coalesce(:after.email, '')
         and (:filter.is_active::boolean is null or is_active = :filter.is_active)
@@ -110,17 +133,20 @@ from (
         and (:filter.created_to::timestamptz is null or created_at < :filter.created_to)
     order by email
     limit :limit
-) as page
-cross join lateral (
-    select page.id, page.email, page.display_name, page.is_active, rfc3339(page.created_at) as created_at
-) as shown;
+) as page;
 
 -- name: list_users_by_email_desc :one
 -- @hot
 -- In the reverse byte order of their emails; no character is above U+10FFFF.
-select string_agg(row_to_json(shown)::text, E'\n') as users, string_agg(profile::text, E'\n') as profiles
+select
+    coalesce(array_agg(id), '{}') as ids,
+    coalesce(array_agg(email), '{}') as emails,
+    coalesce(array_agg(display_name), '{}') as display_names,
+    coalesce(array_agg(is_active), '{}') as are_active,
+    coalesce(array_agg(rfc3339(created_at)), '{}') as created_ats,
+    array_agg(profile) filter (where :with_profile) as profiles
 from (
-    select id, email, display_name, is_active, created_at, case when :with_profile then profile end as profile
+    select id, email, display_name, is_active, created_at, profile
     from users
     where email < coalesce(:after.email, U&'\+10FFFF')
         and (:filter.is_active::boolean is null or is_active = :filter.is_active)
@@ -128,17 +154,20 @@ from (
         and (:filter.created_to::timestamptz is null or created_at < :filter.created_to)
     order by email desc
     limit :limit
-) as page
-cross join lateral (
-    select page.id, page.email, page.display_name, page.is_active, rfc3339(page.created_at) as created_at
-) as shown;
+) as page;
 
 -- name: list_users_by_created_at :one
 -- @hot
 -- The oldest first.
-select string_agg(row_to_json(shown)::text, E'\n') as users, string_agg(profile::text, E'\n') as profiles
+select
+    coalesce(array_agg(id), '{}') as ids,
+    coalesce(array_agg(email), '{}') as emails,
+    coalesce(array_agg(display_name), '{}') as display_names,
+    coalesce(array_agg(is_active), '{}') as are_active,
+    coalesce(array_agg(rfc3339(created_at)), '{}') as created_ats,
+    array_agg(profile) filter (where :with_profile) as profiles
 from (
-    select id, email, display_name, is_active, created_at, case when :with_profile then profile end as profile
+    select id, email, display_name, is_active, created_at, profile
     from users
     where (created_at, id) > (coalesce(:after.created_at::timestamptz, '-infinity'), coalesce(:after.id::bigint, 0))
         and created_at >= coalesce(:filter.created_from::timestamptz, '-infinity')
@@ -146,17 +175,20 @@ from (
         and (:filter.is_active::boolean is null or is_active = :filter.is_active)
     order by created_at, id
     limit :limit
-) as page
-cross join lateral (
-    select page.id, page.email, page.display_name, page.is_active, rfc3339(page.created_at) as created_at
-) as shown;
+) as page;
 
 -- name: list_users_by_created_at_desc :one
 -- @hot
 -- The youngest first.
-select string_agg(row_to_json(shown)::text, E'\n') as users, string_agg(profile::text, E'\n') as profiles
+select
+    coalesce(array_agg(id), '{}') as ids,
+    coalesce(array_agg(email), '{}') as emails,
+    coalesce(array_agg(display_name), '{}') as display_names,
+    coalesce(array_agg(is_active), '{}') as are_active,
+    coalesce(array_agg(rfc3339(created_at)), '{}') as created_ats,
+    array_agg(profile) filter (where :with_profile) as profiles
 from (
-    select id, email, display_name, is_active, created_at, case when :with_profile then profile end as profile
+    select id, email, display_name, is_active, created_at, profile
     from users
     where (created_at, id) <= (coalesce(:after.created_at::timestamptz, 'infinity'), coalesce(:after.id::bigint - 1, 9223372036854775807))
         and created_at >= coalesce(:filter.created_from::timestamptz, '-infinity')
@@ -164,7 +196,4 @@ from (
         and (:filter.is_active::boolean is null or is_active = :filter.is_active)
     order by created_at desc, id desc
     limit :limit
-) as page
-cross join lateral (
-    select page.id, page.email, page.display_name, page.is_active, rfc3339(page.created_at) as created_at
-) as shown;
+) as page;

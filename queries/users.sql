@@ -1,10 +1,12 @@
 -- name: create_user :one
+-- @not_null: created_at
 -- A new user; the email's constraint answers whether it is taken.
 insert into users (email, hashed_password, display_name, profile, referred_by)
 values (:new.email, :hashed_password, :new.display_name, coalesce(:new.profile::jsonb, '{}'), :new.referred_by)
-returning id, email, display_name, is_active, created_at, null::jsonb as profile, version;
+returning id, email, display_name, is_active, rfc3339(created_at) as created_at, version, null::jsonb as profile;
 
 -- name: create_user_once :one
+-- @not_null: created_at
 -- A new user, unless the email is taken, and with it, in the same statement, what a retry of this request is
 -- to be answered. What is older than a day is forgotten on the way.
 with created as (
@@ -24,33 +26,43 @@ with created as (
         for update skip locked
     )
 )
-select id, email, display_name, is_active, created_at, null::jsonb as profile, version
+select id, email, display_name, is_active, rfc3339(created_at) as created_at, version, null::jsonb as profile
 from created;
 
 -- name: get_first_answer :one
 -- @hot
+-- @not_null: created_at
 -- What the first request with this Idempotency-Key was answered, and what tells whether this is a retry of it.
-select user_id, email, display_name, created_at, hashed_password, body_hash = :retry.body_hash as same_body
+select user_id, email, display_name, rfc3339(created_at) as created_at, hashed_password, body_hash = :retry.body_hash as same_body
 from idempotency_keys
 where key_hash = :retry.key_hash;
 
 -- name: get_user :one
 -- @hot
+-- @not_null: created_at
 -- One user; the profile only where it was asked for, since it may be large.
-select id, email, display_name, is_active, created_at,
-    case when :with_profile then profile end as profile, version
+select id, email, display_name, is_active, rfc3339(created_at) as created_at, version,
+    case when :with_profile then profile end as profile
 from users
 where id = :id;
 
--- name: get_users :many
+-- name: get_users :one
 -- @hot
--- Several users in no order, without profiles: what is asked for at one time goes out as one statement.
-select id, email, display_name, is_active, created_at, null::jsonb as profile, version
+-- Several users in no order, without profiles: what is asked for at one time goes out as one statement, and comes
+-- column by column, which takes asyncpg half of the time that rows take.
+select
+    coalesce(array_agg(id), '{}') as ids,
+    coalesce(array_agg(email), '{}') as emails,
+    coalesce(array_agg(display_name), '{}') as display_names,
+    coalesce(array_agg(is_active), '{}') as are_active,
+    coalesce(array_agg(rfc3339(created_at)), '{}') as created_ats,
+    coalesce(array_agg(version), '{}') as versions
 from users
-where id = any(:ids::bigint[]);
+where id = any(:ids::text::bigint[]);
 
 -- name: update_user :one
 -- @hot
+-- @not_null: created_at
 -- Changes what is given: null leaves a column as it is, but for the name, which may become null.
 -- The row must still be one of the versions, where any are named (If-Match). Where somebody else has it locked,
 -- this waits, or finds no row.
@@ -64,10 +76,11 @@ set email = coalesce(:change.email, email),
 where id = :id
     and (:versions::bigint[] is null or version = any(:versions))
     and (:waits or exists (select from users where id = :id for no key update skip locked))
-returning id, email, display_name, is_active, created_at, null::jsonb as profile, version;
+returning id, email, display_name, is_active, rfc3339(created_at) as created_at, version, null::jsonb as profile;
 
 -- name: update_users :many
 -- @hot
+-- @not_null: created_at
 -- Small changes of several users, each named once: one statement, one commit. A row that somebody else has locked
 -- is skipped, so that no user waits for another. The join is one with the locking, so that it costs so much a row
 -- however many there are.
@@ -88,8 +101,8 @@ from (
 ) as free
 where users.id = free.id
     and (free.expected_version is null or users.version = free.expected_version)
-returning users.id, users.email, users.display_name, users.is_active, users.created_at,
-    null::jsonb as profile, users.version;
+returning users.id, users.email, users.display_name, users.is_active, rfc3339(users.created_at) as created_at,
+    users.version, null::jsonb as profile;
 
 -- name: delete_user :execrows
 -- Removes a user, if it is still one of the versions where any are named (If-Match).

@@ -13,7 +13,7 @@ import asyncio
 import logging
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Generic, Protocol, TypeVar
 
@@ -37,26 +37,29 @@ logger = logging.getLogger("svc")
 class Limits(Struct, frozen=True):
     """What a lane may hold.
 
-    `width` statements are under way, `aside` more for what batches could not answer; `most` are the members
-    of one, `queue_size` those that wait, `seconds` how long they may.
+    `width` batches are under way, `single` statements in a lane that has no batches, `aside` more for what
+    batches could not answer; `most` are the members of a batch, `queue_size` those that wait, `seconds` how
+    long they may.
     """
 
     width: int
+    single: int
     aside: int
     most: int
     queue_size: int
     seconds: float
 
+    def of_single(self) -> "Limits":
+        """For statements that are not batched."""
+        return msgspec.structs.replace(self, width=self.single, most=1)
 
-class Entry(Generic[K, R]):
+
+class Entry(Struct, Generic[K, R], frozen=True):
     """One caller: what it asks, whom to tell, since when (seconds of the loop's clock)."""
 
-    __slots__ = ("asked", "done", "since")
-
-    def __init__(self, asked: K, done: Done[R], since: float) -> None:
-        self.asked = asked
-        self.done = done
-        self.since = since
+    asked: K
+    done: Done[R]
+    since: float
 
     def tell(self, row: R | None, error: Exception | None = None) -> None:
         """Tells the caller. A caller that fails is logged, and its neighbours are told all the same."""
@@ -178,24 +181,22 @@ class BatchLane(Lane[K, R], ABC):
 
 
 class ReadLane(BatchLane[K, R]):
-    """Point reads. `many` gives the rows of several keys in any order, `key` the key of a row."""
+    """Point reads. `many` gives the rows of several keys, as far as there are any."""
 
     def __init__(
         self,
         limits: Limits,
         one: Callable[[K], Awaitable[R | None]],
-        many: Callable[[list[K]], Awaitable[list[R]]],
-        key: Callable[[R], K],
+        many: Callable[[list[K]], Awaitable[Mapping[K, R]]],
     ) -> None:
         super().__init__(limits, one)
         self._many = many
-        self._key = key
 
     async def _send_together(self, batch: Sequence[Entry[K, R]]) -> None:
         if len(batch) == 1:
             batch[0].tell(await self._one(batch[0].asked))
             return
-        rows = {self._key(row): row for row in await self._many([entry.asked for entry in batch])}
+        rows = await self._many([entry.asked for entry in batch])
         for entry in batch:
             entry.tell(rows.get(entry.asked))
 

@@ -32,14 +32,15 @@ class Edge:
             return
         request_id = take_request_id(scope["headers"])
         started = time.perf_counter()
-        status = 0
+        status, begun = 0, False
 
         async def send_with_id(message: Message) -> None:
-            nonlocal status
+            nonlocal status, begun
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"].append((b"x-request-id", request_id.encode("ascii")))
+                message["headers"].append((b"x-request-id", request_id))
             await send(message)
+            begun = begun or message["type"] == "http.response.body"
 
         try:
             await self._app(scope, receive, send_with_id)
@@ -47,7 +48,7 @@ class Edge:
             status = 499  # nginx's code for a client that left; nobody is there to read an answer
         except Exception as error:
             response = explain(error, request_id)
-            if status:
+            if begun:
                 raise RuntimeError("The answer failed half-way") from None
             await response(scope, receive, send_with_id)
         finally:
@@ -55,7 +56,7 @@ class Edge:
                 log_request(scope, request_id, status, time.perf_counter() - started)
 
 
-def explain(error: Exception, request_id: str) -> Response:
+def explain(error: Exception, request_id: bytes) -> Response:
     """The answer to an error; what was not meant for the client is logged, be it a problem's cause."""
     problem = error if isinstance(error, Problem) else find_problem(error)
     if cause := error.__cause__ if problem is error else error:
@@ -64,11 +65,11 @@ def explain(error: Exception, request_id: str) -> Response:
     return answer_problem(problem, request_id)
 
 
-def log_request(scope: Mapping[str, Any], request_id: str, status: int, seconds: float) -> None:
+def log_request(scope: Mapping[str, Any], request_id: bytes, status: int, seconds: float) -> None:
     """One line a request. The query string stays out: it holds emails."""
     client = scope.get("client")
     fields = {
-        "request_id": request_id,
+        "request_id": request_id.decode(),
         "method": scope["method"],
         "path": scope["path"],
         "status": status,
@@ -78,11 +79,11 @@ def log_request(scope: Mapping[str, Any], request_id: str, status: int, seconds:
     logger.info("request", extra={"fields": fields})
 
 
-def log_error(error: BaseException, request_id: str, level: int) -> None:
+def log_error(error: BaseException, request_id: bytes, level: int) -> None:
     """Where an error came from. Its message stays out: the database's and the driver's hold values."""
     frames = traceback.extract_tb(error.__traceback__)
     fields = {
-        "request_id": request_id,
+        "request_id": request_id.decode(),
         "error": type(error).__qualname__,
         "sqlstate": getattr(error, "sqlstate", None),
         "constraint": getattr(error, "constraint_name", None),

@@ -7,17 +7,15 @@ the body of a response apart.
 
 import asyncio
 import sys
-from collections.abc import Iterable
-from typing import cast
 
 import uvicorn
 from msgspec import Struct
-from starlette.responses import Response
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from svc.errors import Problem
 from svc.headers import make_request_id
-from svc.transport import Flow, GatheringTransport
+from svc.transport import Cycle, Flow, frame, join_lines
 from svc.web import answer_problem
 
 TESTED = ("0.54.",)
@@ -51,18 +49,6 @@ class ReceiveLimits(Struct, frozen=True):
     seconds: float
 
 
-def frame(
-    response: Response, defaults: Iterable[tuple[bytes, bytes]], request_id: str, *, close: bool
-) -> bytes:
-    """A response as uvicorn writes it, the request's id last among the headers, as Edge has it."""
-    lines: list[bytes | memoryview] = [STATUS_LINE[response.status_code]]
-    for name, value in (*defaults, *response.raw_headers):
-        lines += (name, b": ", value, b"\r\n")
-    lines += (b"x-request-id: ", request_id.encode("ascii"), b"\r\n")
-    lines += (b"connection: close\r\n\r\n" if close else b"\r\n", response.body)
-    return b"".join(lines)
-
-
 def announces_body(name: bytes, value: bytes) -> bool:
     """Whether a header says that a body follows."""
     return name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
@@ -75,14 +61,12 @@ class GuardedProtocol(HttpToolsProtocol):
     body comes in, and `_refused` what answers it, once the requests before it are answered.
     """
 
-    transport: GatheringTransport  # type: ignore[assignment]
     flow: Flow
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A new connection: it must say something in time."""
-        gathering = cast("asyncio.Transport", GatheringTransport(transport, self.loop))
-        super().connection_made(gathering)
-        self.flow = Flow(gathering)  # pyright: ignore[reportIncompatibleVariableOverride]
+        super().connection_made(transport)
+        self.flow = Flow(transport)  # pyright: ignore[reportIncompatibleVariableOverride]
         self._limits: ReceiveLimits = self.app_state["receive_limits"]
         self._receiving = self._in_head = False
         self._fed = self._head_size = self._body_size = 0
@@ -112,10 +96,6 @@ class GuardedProtocol(HttpToolsProtocol):
         super().resume_writing()
         if self._stalled:
             self._stalled.cancel()
-
-    def eof_received(self) -> None:
-        """Nothing more will come. The transport closes itself now, so what was kept must go first."""
-        self.transport.flush()
 
     def data_received(self, data: bytes) -> None:
         """Feeds the parser until a request waits for the one before it, and holds the rest.
@@ -161,8 +141,8 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _find_refusal(self) -> Problem | None:
         """What is wrong with a head: its size, or a body behind an upgrade, which the parser does not see."""
-        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
-        if size > self._limits.head:
+        at_most = self._head_size + 2 * SLICE  # of what came in; seldom is there a need to look closer
+        if at_most > self._limits.head and self._measure_head() > self._limits.head:
             return self._head_too_large()
         if (
             self.parser
@@ -171,6 +151,14 @@ class GuardedProtocol(HttpToolsProtocol):
         ):
             return Problem(400, "A request that asks for an upgrade may have no body", code="malformed")
         return None
+
+    def _measure_head(self) -> int:
+        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        """uvicorn makes its own cycle and has no place for another."""
+        cycle.__class__ = Cycle
+        super()._start_asgi_task(cycle, app)
 
     def on_chunk_header(self) -> None:
         """A chunk of the body; after the last one, which has no bytes, come trailers, kept like a head."""
@@ -247,5 +235,8 @@ class GuardedProtocol(HttpToolsProtocol):
         if not (own and own.response_started):
             request_id = make_request_id()
             answer = answer_problem(problem, request_id)
-            self.transport.write_now(frame(answer, self.server_state.default_headers, request_id, close=True))
+            defaults, lines = join_lines(self.server_state.default_headers), join_lines(answer.raw_headers)
+            self.transport.write(
+                frame(answer.status_code, defaults, lines, request_id, bytes(answer.body), close=True)
+            )
         self.transport.close()

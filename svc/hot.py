@@ -16,12 +16,13 @@ from starlette.responses import Response
 
 from svc.edge import explain, log_request
 from svc.errors import Problem
-from svc.guard import GuardedProtocol, frame
+from svc.guard import GuardedProtocol
 from svc.headers import REQUEST_ID, make_request_id
-from svc.web import Operation, ShortCut, parse_id
+from svc.transport import frame, join_lines
+from svc.web import Json, Operation, ShortCut
 
-HEAD = re.compile(rb"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e]*\r\n)*\r\n")
-"""Header lines as RFC 9112 has them, in ASCII, and the empty line."""
+HEAD = re.compile(rb"HTTP/1\.1\r\n(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e]*\r\n)*\r\n")
+"""What follows the target: the version, header lines as RFC 9112 has them, in ASCII, and the empty line."""
 
 CHANGING = frozenset(
     b"""content-length transfer-encoding expect upgrade te trailer proxy-connection http2-settings keep-alive
@@ -33,27 +34,32 @@ PLAIN = {b"connection": b"keep-alive", b"accept": b"*/*"}
 """Headers that change nothing as long as they have this value."""
 
 
-NONE: tuple[None, None] = (None, None)
-
-
-class Plain(Struct, frozen=True):
+class Plain(Struct, frozen=True, gc=False):
     """The headers of a plain request: whose it is, and its id where the client gave it one."""
 
     token: bytes
-    request_id: str | None
+    request_id: bytes | None
 
 
-class Asked(Struct, frozen=True):
-    """A request that is being answered: its path, its id, when it came (seconds), how it is answered."""
+class Way(Struct, frozen=True, gc=False):
+    """A short cut, and the scope that it needs."""
 
-    path: bytes
-    request_id: str
+    cut: ShortCut[Any, Any]
+    scope: str | None
+
+
+class Asked(Struct, frozen=True, gc=False):
+    """A request that is being answered: what it asks, and how; its id, its target, when it came."""
+
+    what: Any
+    cut: ShortCut[Any, Any]
+    request_id: bytes
+    target: bytes
     started: float
-    answer: Callable[[Any], Response]
 
 
 class ShortCuts:
-    """The short cuts of an app's operations, by the folder of their paths: `/users` for `/users/{id}`.
+    """The short cuts of an app's operations, by what a request begins with: `GET /users/`, `GET /users?`.
 
     `knows` tells without waiting whether a token may do what a scope names.
     """
@@ -64,36 +70,53 @@ class ShortCuts:
     def __init__(
         self, operations: Iterable[Operation], knows: Callable[[bytes, str], bool], log_requests: bool
     ) -> None:
-        self._operations = {
-            operation.path.removesuffix("/{id}").encode(): (operation.short_cut(), operation.scope)
-            for operation in operations
-            if operation.short_cut
-        }
+        self._by_id: dict[bytes, Way] = {}
+        self._by_query: dict[bytes, Way] = {}
+        for operation in operations:
+            if operation.short_cut:
+                folder, _, end = operation.path.rpartition("/")
+                ways = self._by_id if end == "{id}" else self._by_query
+                path = folder if end == "{id}" else operation.path
+                ways[path.encode()] = Way(operation.short_cut(), operation.scope)
         self._knows = knows
         self._heads: dict[bytes, Plain] = {}
+        self._defaults: tuple[object, bytes] = None, b""
         self.log_requests = log_requests
 
-    def match(self, data: bytes) -> tuple[ShortCut[Any], int, Asked] | None:
-        """The short cut, the row's id and what is to be kept of a plain request; None for any other."""
-        line, _, head = data.partition(b"\r\n")
-        if line[:4] != b"GET " or line[-9:] != b" HTTP/1.1":
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return bool(self._by_id or self._by_query)
+
+    def match(self, data: bytes) -> Asked | None:
+        """What a plain request asks; None for any other."""
+        parts = data.split(b" ", 2)
+        if len(parts) < 3 or parts[0] != b"GET":
             return None
-        path = line[4:-9]
-        folder, _, name = path.rpartition(b"/")
-        short_cut, scope = self._operations.get(folder, NONE)
-        if short_cut is None or (id_ := parse_id(name)) is None:
+        _, target, rest = parts
+        folder, _, end = target.rpartition(b"/")
+        way = self._by_id.get(folder)
+        if way is None:
+            path, _, end = target.partition(b"?")
+            way = self._by_query.get(path)
+        if way is None or (what := way.cut.read(end)) is None:
             return None
-        plain = self._heads.get(head) or self._read_head(head)
-        if plain is None or (scope and not self._knows(plain.token, scope)):
+        plain = self._heads.get(rest) or self._read_head(rest)
+        if plain is None or (way.scope and not self._knows(plain.token, way.scope)):
             return None
-        request_id = plain.request_id or make_request_id()
-        return short_cut, id_, Asked(path, request_id, time.perf_counter(), short_cut.answer)
+        started = time.perf_counter() if self.log_requests else 0.0
+        return Asked(what, way.cut, plain.request_id or make_request_id(), target, started)
+
+    def join_defaults(self, headers: list[tuple[bytes, bytes]]) -> bytes:
+        """The lines of uvicorn's own headers, which are other ones each second."""
+        if headers is not self._defaults[0]:
+            self._defaults = headers, join_lines(headers)
+        return self._defaults[1]
 
     def _read_head(self, head: bytes) -> Plain | None:
         """What the headers say. A client sends the same ones each time, so they are remembered."""
         if len(head) > self.LONGEST_HEAD or not HEAD.fullmatch(head):
             return None
-        headers = [line.split(b":", 1) for line in head[:-4].split(b"\r\n") if line]
+        headers = [line.split(b":", 1) for line in head[:-4].split(b"\r\n")[1:]]
         plain = read_plain([(name.lower(), value.lstrip()) for name, value in headers])  # as the parser does
         if plain and plain.request_id is None:
             if len(self._heads) >= self.MOST_HEADS:
@@ -116,8 +139,16 @@ def read_plain(headers: list[tuple[bytes, bytes]]) -> Plain | None:
         elif name == b"x-request-id":
             if request_id or not REQUEST_ID.fullmatch(value):
                 return None
-            request_id = value.decode("ascii")
+            request_id = value
     return Plain(token, request_id)
+
+
+def knows_nobody(token: bytes, scope: str) -> bool:
+    """No token is let in."""
+    return False
+
+
+NO_SHORT_CUTS = ShortCuts([], knows_nobody, log_requests=False)
 
 
 class HotProtocol(GuardedProtocol):
@@ -130,8 +161,8 @@ class HotProtocol(GuardedProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A new connection. Where uvicorn counts requests to refuse some, it must see them all."""
         super().connection_made(transport)
-        plain = self.limit_concurrency is None and not self.root_path
-        self._short_cuts: ShortCuts | None = self.app_state["short_cuts"] if plain else None
+        self._short_cuts: ShortCuts = self.app_state["short_cuts"] or NO_SHORT_CUTS
+        self._may_cut = bool(self._short_cuts) and self.limit_concurrency is None and not self.root_path
         self._asked: Asked | None = None
         self._ending = False
         self._active = 0.0
@@ -141,16 +172,16 @@ class HotProtocol(GuardedProtocol):
         if self._asked:
             self.flow.hold(data)
         elif (
-            self._short_cuts
+            self._may_cut
             and not self._receiving
             and not self.pipeline
             and not self.flow.write_paused
             and (not self.cycle or self.cycle.response_complete)
             and (found := self._short_cuts.match(data))
         ):
-            short_cut, id_, self._asked = found
+            self._asked = found
             try:
-                short_cut.ask(id_, self._tell)
+                found.cut.ask(found.what, self._tell)
             except Problem as problem:
                 self._tell(None, problem)
         else:
@@ -162,19 +193,30 @@ class HotProtocol(GuardedProtocol):
         if asked is None:
             return
         try:
-            response = explain(error, asked.request_id) if error else asked.answer(row)
+            response = explain(error, asked.request_id) if error else asked.cut.answer(asked.what, row)
         except Exception as failure:
             response = explain(failure, asked.request_id)
         self._answer(asked, response)
 
     def _answer(self, asked: Asked, response: Response) -> None:
-        if self._short_cuts and self._short_cuts.log_requests:
-            scope = {"method": "GET", "path": asked.path.decode(), "client": self.client}
+        if self._short_cuts.log_requests:
+            path = asked.target.partition(b"?")[0].decode()
+            scope = {"method": "GET", "path": path, "client": self.client}
             log_request(scope, asked.request_id, response.status_code, time.perf_counter() - asked.started)
         if self.transport.is_closing():
             return
-        headers = self.server_state.default_headers
-        self.transport.write_now(frame(response, headers, asked.request_id, close=self._ending))
+        defaults = self._short_cuts.join_defaults(self.server_state.default_headers)
+        lines = response.lines if isinstance(response, Json) else join_lines(response.raw_headers)
+        self.transport.write(
+            frame(
+                response.status_code,
+                defaults,
+                lines,
+                asked.request_id,
+                bytes(response.body),
+                close=self._ending,
+            )
+        )
         self.server_state.total_requests += 1
         if not self._active:  # until now the timeout was that of a connection that says nothing
             self._arm_keep_alive(self.timeout_keep_alive)

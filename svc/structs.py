@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from math import isfinite
 from typing import Annotated, ClassVar, Literal, Self, cast
@@ -12,6 +13,18 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 Id = Annotated[int, Meta(ge=1, le=2**63 - 1)]
 """An int8 identity of PostgreSQL."""
+
+
+class Ids(str):
+    """Ids as PostgreSQL reads an array of them, `{1, 2}`: asyncpg takes 0.4 µs for each element of a list."""
+
+    __slots__ = ()
+
+    @classmethod
+    def of(cls, ids: list[int]) -> Self:
+        """In the same order."""
+        return cls(f"{{{str(ids)[1:-1]}}}")
+
 
 Text = Annotated[str, Meta(min_length=1, max_length=200, pattern="^[^\x00]*$")]
 """A line of text that PostgreSQL can hold: no U+0000. (JSON that msgspec reads has no lone surrogates.)"""
@@ -198,13 +211,16 @@ class LookUpUsers(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class User(Struct, frozen=True, gc=False, omit_defaults=True):
-    """A user as clients see it; `profile` comes only where `fields` asks for it."""
+    """A user as clients see it; `profile` comes only where `fields` asks for it.
+
+    A moment is RFC 3339 in UTC, with six decimals or none, as PostgreSQL's `rfc3339` writes it.
+    """
 
     id: int
     email: str
     display_name: str | None
     is_active: bool
-    created_at: datetime
+    created_at: str
     profile: Raw | None = None
 
 
@@ -215,13 +231,38 @@ class StoredUser(Struct, frozen=True, gc=False):
     email: str
     display_name: str | None
     is_active: bool
-    created_at: datetime
-    profile: Raw | None
+    created_at: str
     version: int
+    profile: Raw | None = None
 
     def public(self) -> User:
         """What clients see of it."""
         return User(self.id, self.email, self.display_name, self.is_active, self.created_at, self.profile)
+
+
+class UserColumns(Struct, frozen=True):
+    """Users, column by column."""
+
+    ids: list[int]
+    emails: list[str]
+    display_names: list[str | None]
+    are_active: list[bool]
+    created_ats: list[str]
+
+    def users(self) -> list[User]:
+        """One by one."""
+        return [*map(User, self.ids, self.emails, self.display_names, self.are_active, self.created_ats)]
+
+
+class StoredUserColumns(UserColumns, frozen=True):
+    """The same with their versions."""
+
+    versions: list[int]
+
+    def stored_users(self) -> list[StoredUser]:
+        """One by one."""
+        columns = self.ids, self.emails, self.display_names, self.are_active, self.created_ats, self.versions
+        return [*map(StoredUser, *columns)]
 
 
 USER_FIELDS = User.__struct_fields__
@@ -275,20 +316,20 @@ class ListUsers(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class UserPage(Struct, frozen=True, omit_defaults=True):
-    """The answer of `GET /users`: users as PostgreSQL wrote them, or chosen fields of them.
+    """The answer of `GET /users`: users, or chosen fields of them.
 
     `next_cursor` is null on the last page; `count` comes when preferred.
     """
 
-    users: Raw | list[dict[str, Raw]]
+    users: Sequence[User | dict[str, object]]
     next_cursor: str | None
     count: int | None = None
 
 
 class UsersFound(Struct, frozen=True):
-    """The answer of `POST /users/lookup`: users as PostgreSQL wrote them, and nulls."""
+    """The answer of `POST /users/lookup`: users in the order asked, null where there is none."""
 
-    users: Raw
+    users: list[User | None]
 
 
 class Health(Struct, frozen=True):

@@ -18,14 +18,15 @@ from svc.db import Database
 from svc.errors import Problem
 from svc.headers import choose_media_type
 from svc.sql import Queries
-from svc.web import CSV, NDJSON, Operation, Slots
+from svc.structs import User, UserColumns
+from svc.web import CSV, NDJSON, Operation, Slots, encode_lines
 
 BLOCK = 1000
 """Users that are read at once: 130 KB or so."""
 
 
 class UserBlock(Struct, frozen=True):
-    """Users as text, a line each, and the last one's id. Empty, and 0, for none."""
+    """Users as CSV, a line each, and the last one's id. Empty, and 0, for none."""
 
     users: str
     last: int
@@ -35,7 +36,7 @@ class ExportQueries(Queries, Protocol, file="user_export.sql"):
     """queries/user_export.sql"""
 
     async def get_last_id(self) -> int: ...
-    async def export_users_as_json(self, *, after: int, limit: int) -> UserBlock: ...
+    async def export_users(self, *, after: int, limit: int) -> UserColumns: ...
     async def export_users_as_csv(self, *, after: int, limit: int) -> UserBlock: ...
 
 
@@ -80,22 +81,28 @@ class Export(Response):
         ]
 
     async def _send_users(self, queries: ExportQueries, send: Send) -> None:
-        async for part in read_users(queries, self._media_type):
+        read = read_users_as_csv if self._media_type == CSV else read_users
+        async for part in read(queries):
             await send({"type": "http.response.body", "body": part, "more_body": True})
             if await self._request.is_disconnected():
                 raise ClientDisconnect
 
 
-async def read_users(queries: ExportQueries, media_type: str) -> AsyncIterator[bytes]:
-    """All users as text, a block at a time."""
-    ask, end = queries.export_users_as_json, "\n"
-    if media_type == CSV:
-        ask, end = queries.export_users_as_csv, "\r\n"
-        yield b"id,email,display_name,is_active,created_at\r\n"
+async def read_users(queries: ExportQueries) -> AsyncIterator[bytes]:
+    """All users as NDJSON, a block at a time."""
     after = 0
-    while (block := await ask(after=after, limit=BLOCK)).users:
-        yield (block.users + end).encode()
+    while (block := await queries.export_users(after=after, limit=BLOCK)).ids:
+        yield encode_lines(block.users())
+        after = block.ids[-1]
+
+
+async def read_users_as_csv(queries: ExportQueries) -> AsyncIterator[bytes]:
+    """The same as CSV, which PostgreSQL writes."""
+    yield b"id,email,display_name,is_active,created_at\r\n"
+    after = 0
+    while (block := await queries.export_users_as_csv(after=after, limit=BLOCK)).users:
+        yield (block.users + "\r\n").encode()
         after = block.last
 
 
-ROUTES = [Operation("GET", "/users/export", export_users, "users:read", UserBlock)]
+ROUTES = [Operation("GET", "/users/export", export_users, "users:read", User)]

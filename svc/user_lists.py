@@ -1,8 +1,6 @@
 """Many users: GET /users and POST /users/lookup."""
 
-from collections.abc import Sequence
 from datetime import datetime
-from operator import attrgetter
 from typing import Annotated, Protocol
 
 import msgspec
@@ -10,12 +8,33 @@ from msgspec import UNSET, Meta, Raw, Struct
 from starlette.requests import Request
 from starlette.responses import Response
 
-from svc.batch import Limits, ReadLane
+from svc.batch import Lane, Limits, ReadLane
 from svc.headers import read_preference
 from svc.paging import link_next, read_cursor, write_cursor
 from svc.sql import Queries
-from svc.structs import Id, ListUsers, LookUpUsers, StoredUser, User, UserFields, UserPage, UsersFound
-from svc.web import Header, Operation, answer, encode, invalid_body, invalid_query, read_body, read_query
+from svc.structs import (
+    Id,
+    Ids,
+    ListUsers,
+    LookUpUsers,
+    StoredUser,
+    StoredUserColumns,
+    User,
+    UserColumns,
+    UserFields,
+    UserPage,
+    UsersFound,
+)
+from svc.web import (
+    Operation,
+    ShortCut,
+    answer,
+    invalid_body,
+    invalid_query,
+    read_body,
+    read_plain_query,
+    read_query,
+)
 
 
 class Position(Struct, frozen=True, forbid_unknown_fields=True):
@@ -26,34 +45,34 @@ class Position(Struct, frozen=True, forbid_unknown_fields=True):
     created_at: datetime | None = None
 
 
-class FoundById(Struct, frozen=True, gc=False):
-    """A user that was looked up, as JSON."""
+class Page(UserColumns, frozen=True):
+    """The users of a page, and one more where there is a next one; their profiles where asked for."""
 
-    id: int
-    user: str
+    profiles: list[Raw] | None
+
+    def users(self) -> list[User]:
+        """One by one, with their profiles."""
+        if self.profiles is None:
+            return super().users()
+        columns = self.ids, self.emails, self.display_names, self.are_active, self.created_ats, self.profiles
+        return [*map(User, *columns)]
 
 
-class FoundByEmail(Struct, frozen=True, gc=False):
-    """The same by email."""
+class AskedPage(Struct, frozen=True):
+    """A page that is asked for, in these words."""
 
-    email: str
-    user: str
-
-
-class Page(Struct, frozen=True):
-    """The users of a page as JSON, one a line, and their profiles where they were asked for."""
-
-    users: str | None
-    profiles: str | None
+    query: ListUsers
+    path: str
+    query_string: bytes
 
 
 class UserListQueries(Queries, Protocol, file="user_lists.sql"):
     """queries/user_lists.sql"""
 
-    async def look_up_users_by_id(self, *, ids: list[int]) -> list[FoundById]: ...
-    async def look_up_users_by_email(self, *, emails: list[str]) -> list[FoundByEmail]: ...
+    async def look_up_users_by_id(self, *, ids: Ids) -> UserColumns: ...
+    async def look_up_users_by_email(self, *, emails: list[str]) -> UserColumns: ...
     async def get_user_by_email(self, *, email: str, with_profile: bool) -> StoredUser | None: ...
-    async def get_users_by_email(self, *, emails: list[str]) -> list[StoredUser]: ...
+    async def get_users_by_email(self, *, emails: list[str]) -> StoredUserColumns: ...
     async def count_users(self, *, filter: ListUsers) -> int: ...
     async def estimate_users(self, *, filter: ListUsers) -> Raw: ...
     async def list_users_by_id(
@@ -83,30 +102,64 @@ class EmailLane(ReadLane[str, StoredUser]):
         super().__init__(
             limits,
             one=lambda email: users.get_user_by_email(email=email, with_profile=False),
-            many=lambda emails: users.get_users_by_email(emails=emails),
-            key=attrgetter("email"),
+            many=lambda emails: find_users_by_email(users, emails),
         )
 
 
-async def list_users(request: Request, users: UserListQueries, by_email: EmailLane) -> Response:
+class PageLane(Lane[AskedPage, Page]):
+    """Pages, each a statement of its own, a few at a time."""
+
+    def __init__(self, users: UserListQueries, by_email: EmailLane, limits: Limits) -> None:
+        super().__init__(limits.of_single(), lambda asked: find_page(users, by_email, asked.query))
+
+
+class LookUpLane(Lane[LookUpUsers, UserColumns]):
+    """Look-ups, the same."""
+
+    def __init__(self, users: UserListQueries, limits: Limits) -> None:
+        super().__init__(limits.of_single(), lambda asked: find_many(users, asked))
+
+
+async def list_users(request: Request, users: UserListQueries, pages: PageLane) -> Response:
     """A page of users, and the way to the next one."""
     query = read_query(request, ListUsers)
-    found = await find_page(users, by_email, query)
-    lines = found.users.split("\n") if found.users else []
-    cursor = None
-    if len(lines) > query.limit:
-        del lines[query.limit :]
-        cursor = write_cursor(describe_list(query), find_position(query, lines[-1]))
-    headers: list[Header] = [(b"link", link_next(request, cursor).encode("latin-1"))] if cursor else []
-    count = None
+    asked = AskedPage(query, request.scope["raw_path"].decode(), request.scope["query_string"])
+    page = await pages.get(asked)
+    counted = None
     if preferred := read_preference(request):
-        count = await count_users(users, query, preferred)
-        headers += [
-            (b"preference-applied", f"count={preferred}".encode()),
-            (b"content-range", f"*/{count}".encode()),
-        ]
-    page = choose_fields(lines, found.profiles, query.fields) if query.fields else join(lines)
-    return answer(UserPage(page, cursor, count), headers=headers)
+        counted = preferred, await count_users(users, query, preferred)
+    return answer_page(asked, page, counted)
+
+
+def cut_to_page(pages: PageLane) -> ShortCut[AskedPage, Page]:
+    """The short cut of `GET /users?…`."""
+    return ShortCut(read_page, pages.ask, answer_page)
+
+
+def read_page(query_string: bytes) -> AskedPage | None:
+    """What a plain query asks for; None for one that the handler must look at."""
+    query = read_plain_query(query_string, ListUsers)
+    return AskedPage(query, "/users", query_string) if query else None
+
+
+def answer_page(asked: AskedPage, page: Page | None, counted: tuple[str, int] | None = None) -> Response:
+    """A page, the way to the next one, and how many there are on all of them: how counted, the number."""
+    query, users = asked.query, page.users() if page else []
+    cursor, lines = None, b""
+    if len(users) > query.limit:
+        del users[query.limit :]
+        cursor = write_cursor(describe_list(query), find_position(query, users[-1]))
+        lines = f"link: {link_next(asked.path, asked.query_string, cursor)}\r\n".encode("latin-1")
+    if counted:
+        lines += f"preference-applied: count={counted[0]}\r\ncontent-range: */{counted[1]}\r\n".encode()
+    shown = choose_fields(users, query.fields) if query.fields else users
+    return answer(UserPage(shown, cursor, counted[1] if counted else None), lines=lines)
+
+
+async def find_users_by_email(users: UserListQueries, emails: list[str]) -> dict[str, StoredUser]:
+    """Several users by their emails."""
+    columns = await users.get_users_by_email(emails=emails)
+    return dict(zip(columns.emails, columns.stored_users(), strict=True))
 
 
 async def find_page(users: UserListQueries, by_email: EmailLane, query: ListUsers) -> Page:
@@ -134,28 +187,24 @@ async def find_by_email(users: UserListQueries, by_email: EmailLane, query: List
     else:
         user = await by_email.get(email)
     if user is None or not passes(query, user):
-        return Page(None, None)
-    public = msgspec.structs.replace(user.public(), profile=None)
-    profile = bytes(user.profile).decode() if user.profile is not None else None
-    return Page(encode(public).decode(), profile)
+        return Page([], [], [], [], [], None)
+    profiles = None if user.profile is None else [user.profile]
+    return Page([user.id], [user.email], [user.display_name], [user.is_active], [user.created_at], profiles)
 
 
 def passes(query: ListUsers, user: StoredUser) -> bool:
     """Whether the filters of a list, but for the email, let a user through."""
+    created_at = datetime.fromisoformat(user.created_at)
     return (
         (query.is_active is None or user.is_active == query.is_active)
-        and (query.created_from is None or user.created_at >= query.created_from)
-        and (query.created_to is None or user.created_at < query.created_to)
+        and (query.created_from is None or created_at >= query.created_from)
+        and (query.created_to is None or created_at < query.created_to)
     )
 
 
-def choose_fields(lines: list[str], profiles: str | None, fields: UserFields) -> list[dict[str, Raw]]:
+def choose_fields(users: list[User], fields: UserFields) -> list[dict[str, object]]:
     """The chosen fields of each user of a page."""
-    found = [msgspec.json.decode(line, type=dict[str, Raw]) for line in lines]
-    if profiles:
-        for user, profile in zip(found, profiles.split("\n"), strict=False):
-            user["profile"] = Raw(profile)
-    return [{field: user[field] for field in fields} for user in found]
+    return [{field: getattr(user, field) for field in fields} for user in users]
 
 
 async def count_users(users: UserListQueries, query: ListUsers, preferred: str) -> int:
@@ -183,14 +232,13 @@ def describe_list(query: ListUsers) -> object:
     return query.sort, query.is_active, query.created_from, query.created_to
 
 
-def find_position(query: ListUsers, line: str) -> Position:
-    """Where a page ended: at the user of this line."""
-    last = msgspec.json.decode(line, type=User)
+def find_position(query: ListUsers, last: User) -> Position:
+    """Where a page ended: at this user."""
     by_email = query.sort.endswith("email")
     return Position(
         id=None if by_email else last.id,
         email=last.email if by_email else None,
-        created_at=last.created_at if query.sort.endswith("created_at") else None,
+        created_at=datetime.fromisoformat(last.created_at) if query.sort.endswith("created_at") else None,
     )
 
 
@@ -204,27 +252,28 @@ def read_position(query: ListUsers) -> Position:
     return position
 
 
-async def look_up_users(request: Request, users: UserListQueries) -> Response:
+async def look_up_users(request: Request, look_ups: LookUpLane) -> Response:
     """Many users by their ids or emails, in the order asked; null where there is none."""
     asked = await read_body(request, LookUpUsers)
-    if asked.ids is not UNSET and asked.emails is UNSET:
-        by_id = {found.id: found.user for found in await users.look_up_users_by_id(ids=asked.ids)}
-        found = [by_id.get(id_, "null") for id_ in asked.ids]
-    elif asked.emails is not UNSET and asked.ids is UNSET:
-        emails = list[str](asked.emails)
-        by_email = {found.email: found.user for found in await users.look_up_users_by_email(emails=emails)}
-        found = [by_email.get(email, "null") for email in emails]
-    else:
+    if (asked.ids is UNSET) == (asked.emails is UNSET):
         raise invalid_body([((), "Expected ids or emails, one of the two")])
-    return answer(UsersFound(join(found)))
+    found = await look_ups.get(asked)
+    users = found.users() if found else []
+    if asked.ids is not UNSET:
+        by_id = {user.id: user for user in users}
+        return answer(UsersFound([*map(by_id.get, asked.ids)]))
+    by_email = {user.email: user for user in users}
+    return answer(UsersFound([by_email.get(email) for email in asked.emails or ()]))
 
 
-def join(users: Sequence[str]) -> Raw:
-    """Users, each as JSON, as one JSON array."""
-    return Raw(f"[{','.join(users)}]")
+async def find_many(users: UserListQueries, asked: LookUpUsers) -> UserColumns:
+    """Those of the users of a look-up that there are."""
+    if asked.ids is not UNSET:
+        return await users.look_up_users_by_id(ids=Ids.of(asked.ids))
+    return await users.look_up_users_by_email(emails=list[str](asked.emails or ()))
 
 
 ROUTES = [
-    Operation("GET", "/users", list_users, "users:read", UserPage),
+    Operation("GET", "/users", list_users, "users:read", UserPage, short_cut=cut_to_page),
     Operation("POST", "/users/lookup", look_up_users, "users:read", User),
 ]

@@ -1,8 +1,6 @@
 """Single users: POST /users and /users/{id}."""
 
-from collections.abc import Iterable, Sequence
-from datetime import datetime
-from operator import attrgetter
+from collections.abc import Sequence
 from typing import Protocol, Self
 
 from msgspec import UNSET, Struct
@@ -17,17 +15,19 @@ from svc.sql import Queries
 from svc.structs import (
     CreateUser,
     GetUser,
+    Ids,
     StoredUser,
+    StoredUserColumns,
     UpdateUser,
     User,
     UserFields,
 )
 from svc.web import (
     MERGE_PATCH_TYPES,
-    Header,
     Operation,
     ShortCut,
     answer,
+    parse_id,
     read_body,
     read_id,
     read_query,
@@ -83,7 +83,7 @@ class FirstAnswer(Struct, frozen=True):
     user_id: int
     email: str
     display_name: str | None
-    created_at: datetime
+    created_at: str
     hashed_password: str
     same_body: bool
 
@@ -97,7 +97,7 @@ class UserQueries(Queries, Protocol, file="users.sql"):
     ) -> StoredUser | None: ...
     async def get_first_answer(self, *, retry: Retry) -> FirstAnswer | None: ...
     async def get_user(self, *, id: int, with_profile: bool) -> StoredUser | None: ...
-    async def get_users(self, *, ids: list[int]) -> list[StoredUser]: ...
+    async def get_users(self, *, ids: Ids) -> StoredUserColumns: ...
     async def update_users(self, *, changes: UserChanges) -> list[StoredUser]: ...
     async def update_user(
         self, *, id: int, versions: list[int] | None, change: UpdateUser, set_display_name: bool, waits: bool
@@ -112,8 +112,7 @@ class UserLane(ReadLane[int, StoredUser]):
         super().__init__(
             limits,
             one=lambda id_: users.get_user(id=id_, with_profile=False),
-            many=lambda ids: users.get_users(ids=ids),
-            key=attrgetter("id"),
+            many=lambda ids: find_users(users, ids),
         )
 
 
@@ -128,6 +127,12 @@ class ChangeLane(WriteLane[UserChange, StoredUser]):
         )
 
 
+async def find_users(users: UserQueries, ids: list[int]) -> dict[int, StoredUser]:
+    """Several users by their ids."""
+    columns = await users.get_users(ids=Ids.of(ids))
+    return dict(zip(columns.ids, columns.stored_users(), strict=True))
+
+
 async def create_user(request: Request, users: UserQueries, passwords: Passwords) -> Response:
     """Registers a user: 201 and where it is; the same again for a retry with the same Idempotency-Key."""
     new = await read_body(request, CreateUser)
@@ -136,7 +141,7 @@ async def create_user(request: Request, users: UserQueries, passwords: Passwords
         user = await create_user_once(users, passwords, new, retry)
     else:
         user = await users.create_user(new=new, hashed_password=await passwords.hash(new.password))
-    return answer_user(user, status=201, headers=[(b"location", b"/users/%d" % user.id)])
+    return answer_user(user, status=201, lines=b"location: /users/%d\r\n" % user.id)
 
 
 async def create_user_once(
@@ -157,7 +162,7 @@ async def repeat_answer(passwords: Passwords, new: CreateUser, first: FirstAnswe
     """The user as it was first answered. Raises Problem 422 where the body is another one now."""
     if not first.same_body or not await passwords.verify(first.hashed_password, new.password):
         raise Problem(422, "This Idempotency-Key came with another body before", code="key-reused")
-    return StoredUser(first.user_id, first.email, first.display_name, True, first.created_at, None, 1)
+    return StoredUser(first.user_id, first.email, first.display_name, True, first.created_at, 1)
 
 
 async def get_user(request: Request, users: UserQueries, by_id: UserLane) -> Response:
@@ -170,19 +175,12 @@ async def get_user(request: Request, users: UserQueries, by_id: UserLane) -> Res
         user = await by_id.get(id_)
     if user and is_known(request, user.version):
         return Response(status_code=304, headers={"ETag": etag(user.version)})
-    return answer_found(user, query.fields)
+    return answer_user(user, query.fields)
 
 
-def answer_found(user: StoredUser | None, fields: UserFields | None = None) -> Response:
-    """A user. Raises Problem 404 for none."""
-    if user is None:
-        raise no_user()
-    return answer_user(user, fields)
-
-
-def cut_to_user(by_id: UserLane) -> ShortCut[StoredUser]:
+def cut_to_user(by_id: UserLane) -> ShortCut[int, StoredUser]:
     """The short cut of `GET /users/{id}`."""
-    return ShortCut(by_id.ask, answer_found)
+    return ShortCut(parse_id, by_id.ask, lambda _, user: answer_user(user))
 
 
 async def update_user(request: Request, users: UserQueries, changes: ChangeLane) -> Response:
@@ -229,15 +227,17 @@ async def delete_user(request: Request, users: UserQueries) -> Response:
 
 
 def answer_user(
-    user: StoredUser,
+    user: StoredUser | None,
     fields: UserFields | None = None,
     status: int = 200,
-    headers: Iterable[Header] = (),
+    lines: bytes = b"",
 ) -> Response:
-    """A user, or the chosen fields of it, with its version."""
+    """A user, or the chosen fields of it, with its version. Raises Problem 404 for none."""
+    if user is None:
+        raise no_user()
     public = user.public()
     content = {field: getattr(public, field) for field in fields} if fields else public
-    return answer(content, status, [(b"etag", etag(user.version).encode()), *headers])
+    return answer(content, status, b'etag: "%d"\r\n%b' % (user.version, lines))
 
 
 def no_user() -> Problem:

@@ -78,8 +78,8 @@ KEYS = {
 
 INDEXES = {
     "users_pkey": {
+        "export_users",
         "export_users_as_csv",
-        "export_users_as_json",
         "get_last_id",
         "get_users",
         "list_users_by_id",

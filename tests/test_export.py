@@ -235,7 +235,7 @@ def test_a_database_that_is_away_is_a_problem(
 
 def test_few_exports_run_at_once(client: httpx.Client, sql: Sql) -> None:
     """A quarter of four connections is one."""
-    sql(FILL, 60_000)
+    sql(FILL, 120_000)
     with client.stream("GET", PATH) as first:
         next(first.iter_bytes())
         refused = client.get(PATH)

@@ -8,11 +8,15 @@ from typing import Any
 
 import pytest
 import uvicorn
+from starlette.requests import Request
+from starlette.responses import Response
 
+import svc.app
 from svc.config import Config, DatabaseUrl, load
 from svc.guard import NEEDED, ReceiveLimits, find_misfit
 from svc.hot import HotProtocol, ShortCuts
 from svc.serve import find_protocol
+from svc.web import Operation
 from tests.conftest import Service, with_settings
 from tests.raw import LAST, Ground, Wire, get, make, make_ground, normalise, serve, status_of, statuses
 
@@ -283,3 +287,19 @@ def test_an_unknown_uvicorn_serves_as_it_is(
         assert status_of(wire.ask(get("/users/1", ground.bearer))) == 200
         assert status_of(wire.ask(get("/users/99", ground.bearer))) == 404
         assert service.server.config.http == "httptools"
+
+
+async def split_a_response(request: Request) -> Response:
+    """What a client sent goes into a header as it is."""
+    return Response(b"fine", headers={"X-Said": request.query_params["said"]})
+
+
+def test_a_header_of_two_lines_never_goes_out(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    split = Operation("GET", "/split", split_a_response)
+    monkeypatch.setattr(svc.app, "OPERATIONS", [*svc.app.OPERATIONS, split])
+    with serve(ground.config) as service, Wire(service) as wire:
+        assert b"\r\nx-said: a b\r\n" in wire.ask(get("/split?said=a%20b"))
+        for end in ("%0D%0A", "%0A", "%0D"):
+            answer = wire.ask(get(f"/split?said=a{end}Set-Cookie:b"))
+            assert status_of(answer) == 500
+            assert b"cookie" not in answer.lower()

@@ -13,8 +13,10 @@ from tests.conftest import Service, with_settings
 from tests.raw import (
     CLIENTS,
     LAST,
+    PLAIN_PAGES,
     UNPLAIN_KEYS,
     UNPLAIN_LINES,
+    UNPLAIN_PAGES,
     UNPLAIN_PATHS,
     UNPLAIN_STARTS,
     Ground,
@@ -121,7 +123,21 @@ def test_of_schemes_the_case_is_free(both: Both) -> None:
         assert (status_of(answer), count) == (200, 1)
 
 
-@pytest.mark.parametrize("path", UNPLAIN_PATHS)
+@pytest.mark.parametrize("path", PLAIN_PAGES)
+def test_plain_pages_take_the_short_cut(both: Both, path: str) -> None:
+    with both.stock.client(both.ground.key) as client:
+        cursor = client.get("/users?limit=4").json()["next_cursor"]
+    answer, count = both.compare(get(path.format(cursor=cursor), both.ground.bearer, *CLIENTS["curl"]))
+    assert count == 1
+    if "cursor" not in path:
+        assert status_of(answer) == 200
+    elif "none" in path or "sort" in path:
+        assert status_of(answer) == 422
+    else:
+        assert b'\r\n\r\n{"users":[{"id":5,' in answer
+
+
+@pytest.mark.parametrize("path", [*UNPLAIN_PATHS, *UNPLAIN_PAGES])
 def test_other_paths_go_the_long_way(both: Both, path: str) -> None:
     assert both.compare(get(path, both.ground.bearer))[1] == 0
 
@@ -182,6 +198,8 @@ class Said(NamedTuple):
         plain = get(f"/users/{self.id}", bearer, *self.client, *([self.name] if self.name else []))
         if self.kind == "plain":
             return plain
+        if self.kind == "page":
+            return get(f"/users?limit={self.id}&sort=-id", bearer, *self.client)
         if self.kind == "unplain":
             lines = [line.format(bearer.rpartition(" ")[2]) for line in self.lines]
             return make(self.start, *lines[: self.place % 3], bearer, *self.client, *lines[self.place % 3 :])
@@ -191,7 +209,7 @@ class Said(NamedTuple):
 
 SAID = st.builds(
     Said,
-    kind=st.sampled_from(["plain"] * 15 + ["unplain", "changed", "longer"]),
+    kind=st.sampled_from(["plain"] * 12 + ["page"] * 3 + ["unplain", "changed", "longer"]),
     id=st.sampled_from([1, 1, 2, 3, 9, 77]),
     client=st.sampled_from(list(CLIENTS.values())),
     name=st.sampled_from(["", "", "X-Request-Id: mine", "x-request-id:a/1:2"]),

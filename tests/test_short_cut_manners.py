@@ -24,7 +24,7 @@ from svc.config import DatabaseUrl
 from svc.hot import ShortCuts
 from svc.structs import StoredUser
 from svc.users import UserLane
-from svc.web import Operation, ShortCut, answer
+from svc.web import Operation, ShortCut, answer, parse_id
 from tests.conftest import Service, make_key, with_settings
 from tests.raw import LAST, Ground, Taken, Wire, get, make_ground, serve, status_of, statuses
 
@@ -255,7 +255,10 @@ def test_short_cuts_are_off_where_uvicorn_counts_requests_to_refuse_some(
 
 def test_what_is_known_of_heads_is_bounded(ground: Ground) -> None:
     read = Operation(
-        "GET", "/things/{id}", svc.app.users.get_user, short_cut=lambda: ShortCut(lambda *_: None, answer)
+        "GET",
+        "/things/{id}",
+        get_thing,
+        short_cut=lambda: ShortCut(parse_id, lambda *_: None, lambda *_: answer(0)),
     )
     cuts = ShortCuts([read], lambda *_: True, log_requests=False)
     for number in range(3000):
@@ -280,9 +283,9 @@ def answer_thing(row: StoredUser | None) -> Response:
     return answer(Thing(row.id if row else 0))
 
 
-def cut_to_thing(by_id: UserLane) -> ShortCut[StoredUser]:
+def cut_to_thing(by_id: UserLane) -> ShortCut[int, StoredUser]:
     """The short cut."""
-    return ShortCut(by_id.ask, answer_thing)
+    return ShortCut(parse_id, by_id.ask, lambda _, row: answer_thing(row))
 
 
 def test_one_line_makes_another_resource_hot(

@@ -3,7 +3,7 @@
 Not run and not imported; tests/test_typing.py has it checked.
 """
 
-from svc.security import ApiKeyQueries
+from svc.security import ApiKey, ApiKeyQueries
 from svc.structs import ListUsers, StoredUser
 from svc.user_lists import Position, UserListQueries
 from svc.users import UserQueries
@@ -15,11 +15,11 @@ async def no_mistake(
     stored = await users.get_user(id=1, with_profile=False)
     wanted, start = ListUsers(is_active=True), Position()
     page = await lists.list_users_by_id(filter=wanted, after=start, limit=10, with_profile=False)
-    found = await lists.get_users_by_email(emails=[page.users or ""])
+    found = await lists.get_users_by_email(emails=page.emails)
     key = await keys.get_api_key(key_hash=b"hash")
     deleted: int = await users.delete_user(id=1, versions=None)
     name = stored.display_name if stored else None
-    return name, [user.email for user in found] + (key.scopes if key else []), deleted
+    return name, found.emails + (key.scopes if key else []), deleted
 
 
 async def wrong_name_of_a_parameter(users: UserQueries) -> StoredUser | None:
@@ -57,8 +57,8 @@ async def field_of_another_type(users: UserQueries) -> str:
     return user.display_name if user else "nobody"  # mistake
 
 
-async def list_as_one_row(lists: UserListQueries) -> StoredUser:
-    return await lists.get_users_by_email(emails=["ada@example.com"])  # mistake
+async def list_as_one_row(keys: ApiKeyQueries) -> ApiKey:
+    return await keys.list_api_keys()  # mistake
 
 
 async def text_for_bytes(keys: ApiKeyQueries) -> bool:
