@@ -15,9 +15,6 @@ from svc.sql import load
 
 IDS_FILES = 20
 
-LOOK_UP = """
-select id, email, display_name, is_active, created_at from users where id = any(:ids::bigint[])"""
-
 COLUMNS = "id, email, display_name, is_active, created_at"
 IMPORTED = 100_000
 
@@ -115,7 +112,7 @@ class Pgbench:
         for number in range(IDS_FILES):
             ids = ",".join(str(chance.randint(1, self._table.rows)) for _ in range(LOOKUP))
             path = self._folder / f"lookup-{number}.sql"
-            path.write_text(LOOK_UP.replace(":ids", f":ids{number}") + ";\n")
+            path.write_text(statement("look_up_users_by_id", ids=f":ids{number}"))
             arguments += ["-D", f"ids{number}={{{ids}}}", "-f", str(path)]
         return arguments
 

@@ -37,7 +37,7 @@ def settings() -> list[str]:
     """
     shared = min(psutil.virtual_memory().total // 4, MOST_SHARED) >> 20
     return [
-        "max_connections=500",
+        "max_connections=800",  # fourteen services with twenty each, and 256 clients of pgbench
         f"shared_buffers={shared}MB",
         "max_wal_size=8GB",
         "checkpoint_timeout=1h",

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+import psutil
+
 from bench.bulk import NotOffered, measure_bulk
 from bench.ceilings import Copy, Pgbench
 from bench.database import Cluster, Table
@@ -98,11 +100,13 @@ class PeerContender:
             "tag": requests.tag,
             "cursors": requests.cursors,
         }
+        psutil.cpu_percent()  # from here on
         with Cpu(self._cluster, self.server) as cpu:
             result = run_openloop(job, cell.seconds + 60)
+        busy = psutil.cpu_percent() / 100
         if result["void"] is None:
             result |= cpu.per(result["requests"]) | {"rate": result["requests"] / result["seconds"]}
-        return result | {"offered": offered}
+        return result | {"offered": offered, "machine_busy": busy}
 
 
 def run_openloop(job: dict[str, Any], seconds: float) -> Run:

@@ -13,6 +13,9 @@ from bench.work import TITLES
 
 Column = tuple[str, Callable[[str], str]]
 
+FULL = 0.97
+"""The share of the machine's CPU time from which on it has no more."""
+
 
 def write_report(raw: dict[str, Any]) -> str:
     """The whole report."""
@@ -181,8 +184,10 @@ def at_rates(results: Results) -> str:
 
     def value(cell: Cell, figure: str) -> Callable[[str], str]:
         def show(name: str) -> str:
-            limited = any(run.get("limited_by_generator") for run in results.valid(name, cell))
-            return number(results.median(name, cell, figure), ".1f") + (" †" if limited else "")
+            runs = results.valid(name, cell)
+            marks = " †" * any(run.get("limited_by_generator") for run in runs)
+            marks += " ‡" * any(run.get("machine_busy", 0) >= FULL for run in runs)
+            return number(results.median(name, cell, figure), ".1f") + marks
 
         return show
 
@@ -193,7 +198,8 @@ def at_rates(results: Results) -> str:
         "## At a fixed rate, a share of each peer's own closed-loop rate\n\n"
         + table(results.names(cells[0]), columns, results)
         + "\n\nPoint reads; latency counts from the moment a request was due. † the generator itself was "
-        "late, by more than 1 ms and a tenth of the latency at p99: an upper bound."
+        "late, by more than 1 ms and a tenth of the latency at p99: an upper bound. ‡ all cores were busy, "
+        "with the generator too, which takes more than wrk: there the queue is the machine's."
     )
 
 
@@ -206,7 +212,11 @@ def by_rows(results: Results) -> str:
             columns = [(f"{cell[1]:,} rows", rate(results, cell)) for cell in cells]
             names = results.names(cells[0])
             parts.append(f"### {TITLES[work].capitalize()}, per s\n\n{table(names, columns, results)}")
-    return "## Against rows, 64 connections\n\n" + "\n\n".join(parts) if parts else ""
+    note = (
+        "Each size was measured for itself, minutes after the one before it, and machines drift: hold it "
+        "against the ceilings in its column."
+    )
+    return "## Against rows, 64 connections\n\n" + "\n\n".join([note, *parts]) if parts else ""
 
 
 def counted(results: Results) -> str:
@@ -241,7 +251,8 @@ def voids(results: Results) -> str:
     """Runs that do not count, with the reason."""
     lines = [
         f"- {results.title(run['peer'])}, {run['work']}, {run['rows']:,} rows, "
-        f"{run['connections']} connections, round {run['round']}, attempt {run['attempt']}: {run['void']}"
+        f"{run['connections']} connections, round {run['round']}, attempt {run['attempt']}: "
+        + " ".join(run["void"].split())
         for run in results.runs
         if run["void"] and run["void"] != "not offered"
     ]
