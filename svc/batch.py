@@ -31,6 +31,9 @@ R = TypeVar("R")
 Done = Callable[[R | None, Exception | None], None]
 """Is told the row, or None where there is none; or the error."""
 
+FEW = 16
+"""Members that a batch may have however many wait."""
+
 logger = logging.getLogger("svc")
 
 
@@ -77,6 +80,7 @@ class Lane(Generic[K, R]):
         self._one = one
         self._waiting: deque[Entry[K, R]] = deque()
         self._free = limits.width
+        self._under_way = 0
         self._waking = False
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -113,19 +117,30 @@ class Lane(Generic[K, R]):
         self._waking = False
         try:
             while batch := self._take():
-                if len(batch) == self._limits.most and self._waiting and self._free and not self._waking:
+                if self._waiting and self._free and not self._waking:
                     self._wake()
-                await self._send(batch)
+                self._under_way += len(batch)
+                try:
+                    await self._send(batch)
+                finally:
+                    self._under_way -= len(batch)
         finally:
             self._free += 1
 
     def _take(self) -> Sequence[Entry[K, R]]:
         """The next to leave together."""
-        waiting, most = self._waiting, self._limits.most
+        waiting, most = self._waiting, self._find_most()
         if len(waiting) <= most:
             self._waiting = deque()
             return waiting
         return [waiting.popleft() for _ in range(most)]
+
+    def _find_most(self) -> int:
+        """How many may leave together: half of all that wait or are under way, so that PostgreSQL works on the
+        one half while this process answers the other. All at once leave each idle in turn: of point reads, 64
+        at a time, a fifth fewer a second."""
+        half = (len(self._waiting) + self._under_way + 1) // 2
+        return min(self._limits.most, max(FEW, half))
 
     async def _send(self, batch: Sequence[Entry[K, R]]) -> None:
         """Asks for each and tells it."""
@@ -240,7 +255,8 @@ class WriteLane(BatchLane[C, S]):
     def _take(self) -> Sequence[Entry[C, S]]:
         batch: dict[int, Entry[C, S]] = {}
         later: list[Entry[C, S]] = []
-        while self._waiting and len(batch) < self._limits.most:
+        most = self._find_most()
+        while self._waiting and len(batch) < most:
             entry = self._waiting.popleft()
             if batch.setdefault(entry.asked.id, entry) is not entry:
                 later.append(entry)
