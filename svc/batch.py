@@ -2,8 +2,9 @@
 
 A lane has a few statements under way at most. What is asked for while one more may go leaves within the
 same turn of the event loop; what is asked for while all are out waits, and the next that comes back takes
-all of it along. There is no timer, so an idle service answers no later than without a lane. A request
-joins only a batch that was not sent yet: it sees every write that was answered before it came.
+it along, or half of it where it is much. There is no timer, so an idle service answers no later than
+without a lane. A request joins only a batch that was not sent yet: it sees every write that was answered
+before it came.
 
 Each caller has an outcome of its own. One that goes away takes nothing with it, and a batch that
 fails by what one of its members asked is asked again one by one.
@@ -136,9 +137,11 @@ class Lane(Generic[K, R]):
         return [waiting.popleft() for _ in range(most)]
 
     def _find_most(self) -> int:
-        """How many may leave together: half of all that wait or are under way, so that PostgreSQL works on the
-        one half while this process answers the other. All at once leave each idle in turn: of point reads, 64
-        at a time, a fifth fewer a second."""
+        """How many may leave together: half of all that wait or are under way.
+
+        PostgreSQL then works on the one half while this process answers the other. All at once would leave
+        each idle in turn: with 64 that ask, a fifth fewer point reads a second.
+        """
         half = (len(self._waiting) + self._under_way + 1) // 2
         return min(self._limits.most, max(FEW, half))
 

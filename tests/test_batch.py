@@ -137,19 +137,20 @@ async def test_one_at_a_time_leaves_at_once_and_alone(config: Config, sql: Sql) 
 
 
 @pytest.mark.parametrize(("ask", "alone", "together"), KINDS)
+@pytest.mark.parametrize(("last", "sizes"), [(18, [16]), (60, [30, 28])])
 @on_a_loop
-async def test_what_comes_while_all_are_out_leaves_as_one(
-    config: Config, sql: Sql, ask: Ask, alone: str, together: str
+async def test_what_comes_while_all_are_out_leaves_as_one_or_by_halves(
+    config: Config, sql: Sql, ask: Ask, alone: str, together: str, last: int, sizes: list[int]
 ) -> None:
     sql(FILL, 60)
     async with lanes(config) as it:
         with holding(config, EVERYTHING):
             tasks = await fill_lane(it, ask)
-            tasks += [asyncio.ensure_future(ask(it, number)) for number in range(WIDTH + 1, 61)]
+            tasks += [asyncio.ensure_future(ask(it, number)) for number in range(WIDTH + 1, last + 1)]
             await asyncio.sleep(0.05)
             assert it.sent == [(alone, 1)] * WIDTH
-        assert names(await asyncio.gather(*tasks)) == [str(number) for number in range(1, 61)]
-    assert it.sent[WIDTH:] == [(together, 60 - WIDTH)]
+        assert names(await asyncio.gather(*tasks)) == [str(number) for number in range(1, last + 1)]
+    assert it.sent[WIDTH:] == [(together, size) for size in sizes]
 
 
 @pytest.mark.parametrize("settings", [{}, {"statement_cache": 0}, {"batching": False}])
