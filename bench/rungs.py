@@ -76,7 +76,7 @@ async def get_user(request: Request) -> Response:
 def to_json(user: Any) -> dict[str, Any]:
     """A row, or a struct of one, as `json` takes it."""
     if isinstance(user, StoredUser):
-        user = {
+        return {
             field: getattr(user, field)
             for field in ("id", "email", "display_name", "is_active", "created_at")
         }
