@@ -109,8 +109,8 @@ class EmailLane(ReadLane[str, StoredUser]):
 class PageLane(Lane[AskedPage, Page]):
     """Pages, each a statement of its own, a few at a time."""
 
-    def __init__(self, users: UserListQueries, by_email: EmailLane, limits: Limits) -> None:
-        super().__init__(limits.of_single(), lambda asked: find_page(users, by_email, asked.query))
+    def __init__(self, users: UserListQueries, limits: Limits) -> None:
+        super().__init__(limits.of_single(), lambda asked: find_page(users, asked.query))
 
 
 class LookUpLane(Lane[LookUpUsers, UserColumns]):
@@ -120,11 +120,17 @@ class LookUpLane(Lane[LookUpUsers, UserColumns]):
         super().__init__(limits.of_single(), lambda asked: find_many(users, asked))
 
 
-async def list_users(request: Request, users: UserListQueries, pages: PageLane) -> Response:
+async def list_users(
+    request: Request, users: UserListQueries, by_email: EmailLane, pages: PageLane
+) -> Response:
     """A page of users, and the way to the next one."""
     query = read_query(request, ListUsers)
     asked = AskedPage(query, request.scope["raw_path"].decode(), request.scope["query_string"])
-    page = await pages.get(asked)
+    page: Page | None
+    if query.email:
+        page = await find_by_email(users, by_email, query, query.email)
+    else:
+        page = await pages.get(asked)
     counted = None
     if preferred := read_preference(request):
         counted = preferred, await count_users(users, query, preferred)
@@ -137,9 +143,9 @@ def cut_to_page(pages: PageLane) -> ShortCut[AskedPage, Page]:
 
 
 def read_page(query_string: bytes) -> AskedPage | None:
-    """What a plain query asks for; None for one that the handler must look at."""
+    """What a plain query asks for; None for one that the handler must look at, as for an email."""
     query = read_plain_query(query_string, ListUsers)
-    return AskedPage(query, "/users", query_string) if query else None
+    return AskedPage(query, "/users", query_string) if query and not query.email else None
 
 
 def answer_page(asked: AskedPage, page: Page | None, counted: tuple[str, int] | None = None) -> Response:
@@ -162,11 +168,8 @@ async def find_users_by_email(users: UserListQueries, emails: list[str]) -> dict
     return dict(zip(columns.emails, columns.stored_users(), strict=True))
 
 
-async def find_page(users: UserListQueries, by_email: EmailLane, query: ListUsers) -> Page:
+async def find_page(users: UserListQueries, query: ListUsers) -> Page:
     """The page's users, and one more where there is a next page."""
-    after = read_position(query)
-    if query.email:
-        return await find_by_email(users, by_email, query, query.email)
     orders = {
         "id": users.list_users_by_id,
         "-id": users.list_users_by_id_desc,
@@ -176,12 +179,13 @@ async def find_page(users: UserListQueries, by_email: EmailLane, query: ListUser
         "-created_at": users.list_users_by_created_at_desc,
     }
     return await orders[query.sort](
-        filter=query, after=after, limit=query.limit + 1, with_profile=query.wants_profile
+        filter=query, after=read_position(query), limit=query.limit + 1, with_profile=query.wants_profile
     )
 
 
 async def find_by_email(users: UserListQueries, by_email: EmailLane, query: ListUsers, email: str) -> Page:
-    """At most one user, if the other filters let it through."""
+    """At most one user, if the other filters let it through. There is no next page, and so no cursor."""
+    read_position(query)
     if query.wants_profile:
         user = await users.get_user_by_email(email=email, with_profile=True)
     else:

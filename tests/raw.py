@@ -219,15 +219,16 @@ UNPLAIN_PATHS = r"""/users/0 /users/01 /users/-1 /users/+1 /users/1.0 /users/1a 
 /health/live /health/1 /nope/1 users/1 http://x/users/1 * 1""".split()
 
 PLAIN_PAGES = """/users?limit=2 /users?sort=-id /users?limit=9&sort=email /users?limit=8&sort=-created_at /users?is_active=true
-/users?is_active=false&limit=1 /users?fields=id,email /users?limit=3&fields=profile,id /users?email=3@example.com
-/users?email=nobody@example.com&fields=id /users?created_from=2020-01-01T00:00:00Z&limit=1 /users?cursor=none&limit=2
-/users?limit=2&cursor={cursor} /users?cursor={cursor}&limit=1000 /users?cursor={cursor}&sort=-id""".split()
+/users?is_active=false&limit=1 /users?fields=id,email /users?limit=3&fields=profile,id /users?cursor=none&limit=2
+/users?created_from=2020-01-01T00:00:00Z&limit=1 /users?limit=2&cursor={cursor} /users?cursor={cursor}&limit=1000
+/users?cursor={cursor}&sort=-id""".split()
 
 UNPLAIN_PAGES = """/users? /users?limit=0 /users?limit=1001 /users?limit=x /users?limit=1&limit=2 /users?limit=1&x=y /users?limit
 /users?limit= /users?limit=%31 /users?limit=+1 /users?cursor=null /users?email=NULL /users?=1 /users?limit=2& /users?&limit=2
 /users?limit=2&&sort=id /users?limit==2 /users?limit=2;sort=id /users?limit=2? /users?limit=2#x /users?limit=2/1
 /users?sort=name /users?fields=id,hashed_password /users?email=x /users?created_from=now /USERS?limit=2 /users/?limit=2
-/nope?limit=2 /users/export?limit=2 /users?fields=id,%20email /users?created_from=2020-01-01T00:00:00+00:00""".split()
+/nope?limit=2 /users/export?limit=2 /users?fields=id,%20email /users?created_from=2020-01-01T00:00:00+00:00
+/users?email=3@example.com /users?email=nobody@example.com&fields=id /users?email=3@example.com&cursor=none""".split()
 
 UNPLAIN_STARTS = unescape(r"""
 HEAD /users/1 HTTP/1.1 | get /users/1 HTTP/1.1 | OPTIONS /users/1 HTTP/1.1 | PUT /users/1 HTTP/1.1 | PATCH /users/1 HTTP/1.1
