@@ -7,7 +7,6 @@ turns, as in the suite; the table has medians, and medians of the ratios within 
 import argparse
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from statistics import median
 
 from bench.analysis import median_ratio
@@ -31,7 +30,7 @@ APART = service("unbatched", "the short cut without batching (`--no-batching`)",
 def climb(rows: int, seconds: float, rounds: int, connections: int) -> list[tuple[str, list[Run]]]:
     """The runs of each rung, by what it has more. Raises what a start raises."""
     peers = [Peer(name, title, (*UVICORN, "bench.rungs:app"), ()) for name, title in RUNGS.items()]
-    peers = [replace(peer, works=()) for peer in [*peers, *OWN, APART]]
+    peers += [*OWN, APART]
     cell = Cell(rows, "point", connections, seconds, rounds)
     with watched_folder() as folder, start_cluster(folder / "data") as cluster, ExitStack() as stack:
         table = make_table(cluster, rows)

@@ -86,7 +86,8 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
         True
     )
     short_cut: Annotated[
-        bool, Meta(description="Whether plain point reads are answered without a parser and ASGI")
+        bool,
+        Meta(description="Whether plain reads of a row or a page are answered without a parser and ASGI"),
     ] = True
     max_head: Annotated[int, Meta(ge=4096, le=2**20, description="Bytes a request's head may have")] = 65_536
     request_timeout: Annotated[
