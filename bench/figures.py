@@ -139,10 +139,11 @@ def describe(peer: Peer, folder: Path) -> dict[str, Any]:
 TRIPPED = ("point", "page", "lookup", "patch", "create")
 
 
-def count_trips(peer: Peer, table: Table, folder: Path, count: int) -> dict[str, Any]:
+def count_trips(peer: Peer, table: Table, folder: Path, count: int, idle: float) -> dict[str, Any]:
     """SQL round trips a request: one at a time by kind of work, and `point_64` with 64 at once.
 
-    `idle` is how many there are in a second without a request. A kind that fails is None.
+    `idle` is how many there are in a second without a request, watched for so many seconds; it is left out
+    where they are none. A kind that fails is None.
     """
     sockets = folder / "proxy"
     sockets.mkdir(exist_ok=True)
@@ -154,10 +155,8 @@ def count_trips(peer: Peer, table: Table, folder: Path, count: int) -> dict[str,
         requests.cursors = try_harvest(server, requests, 20)
         trips = {work: count_some(proxy, server, requests, work, count) for work in TRIPPED}
         trips["point_64"] = count_many(proxy, server, requests, count)
-        time.sleep(0.5)  # what the last request leaves to be done
-        before = proxy.count
-        time.sleep(1)
-        trips["idle"] = proxy.count - before
+        if idle:
+            trips["idle"] = count_idle(proxy, idle)
         return trips
 
 
@@ -181,6 +180,14 @@ def count_some(proxy: Proxy, server: Server, requests: Requests, work: str, coun
             return (proxy.count - before) / count
     except (WorkError, OSError, IndexError):
         return None
+
+
+def count_idle(proxy: Proxy, seconds: float) -> float:
+    """Round trips a second while nobody asks."""
+    time.sleep(0.5)  # what the last request leaves to be done
+    before = proxy.count
+    time.sleep(seconds)
+    return (proxy.count - before) / seconds
 
 
 def wait_for_quiet(proxy: Proxy, seconds: float = 5) -> None:

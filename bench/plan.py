@@ -1,7 +1,7 @@
 """What is measured, how often, and how long that takes."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 OVERHEAD = 0.4
 """Seconds around each run: reading CPU times, starting wrk."""
@@ -30,7 +30,8 @@ class Cell:
 class Plan:
     """`main_rows` is the size whose figures lead the report. Counts are for each peer.
 
-    `clients` are the numbers of clients among which pgbench's best is looked for.
+    `clients` are the numbers of clients among which pgbench's best is looked for, `idle` the seconds for
+    which round trips without a request are counted, 0 for not at all.
     """
 
     cells: tuple[Cell, ...]
@@ -40,6 +41,7 @@ class Plan:
     cursors: int
     trips: int
     clients: tuple[int, ...]
+    idle: float
 
     def measuring(self, peers: int) -> float:
         """Seconds of runs with so many peers; pgbench and its like are about one more."""
@@ -49,18 +51,18 @@ class Plan:
         """How long it takes with so many peers, about, with all that comes before."""
         stages = {(cell.rows, cell.work == "register") for cell in self.cells}
         works = {(cell.rows, cell.work) for cell in self.cells}
-        each = 2.0 + 1.2 * (self.starts + 1 + len(stages)) + 0.03 * self.trips
-        each += 0.01 * (self.samples * len(works) + 2 * self.cursors * len(stages))
+        each = 0.5 + self.idle + 0.8 * (self.starts + 1 + len(stages)) + 0.03 * self.trips
+        each += 0.005 * (self.samples * len(works) + 2 * self.cursors * len(stages))
         fixed = 5 + sum({cell.rows for cell in self.cells}) / 30_000 + 1.5 * len(self.clients) * len(works)
         return fixed + self.measuring(peers) + peers * each
 
 
 def quick() -> Plan:
-    """Under five minutes with eleven peers: what a change has done, roughly."""
+    """Under five minutes with all fourteen peers, on a slow day, too: what a change has done, roughly."""
     rows = 100_000
     cells = [Cell(rows, "point", 64, 1, 4)]
     cells += [Cell(rows, work, 64, 1, 1) for work in ("page", "lookup", "patch")]
-    return Plan(tuple(cells), rows, starts=1, samples=50, cursors=20, trips=20, clients=(4, 16))
+    return Plan(tuple(cells), rows, starts=1, samples=50, cursors=20, trips=20, clients=(4, 16), idle=0)
 
 
 def full() -> Plan:
@@ -76,7 +78,14 @@ def full() -> Plan:
     cells += [Cell(main, "register", 64, 2, 2)]
     cells += [Cell(10_000_000, work, 64, 2, 2) for work in ("point", "page")]
     return Plan(
-        tuple(cells), main, starts=2, samples=100, cursors=100, trips=100, clients=(1, 2, 4, 8, 16, 32, 64)
+        tuple(cells),
+        main,
+        starts=2,
+        samples=100,
+        cursors=100,
+        trips=100,
+        clients=(1, 2, 4, 8, 16, 32, 64),
+        idle=1,
     )
 
 
@@ -102,4 +111,4 @@ def narrow(plan: Plan, works: Sequence[str], rows: Sequence[int]) -> Plan:
         ]
         cells = [cell for cell in cells if cell.rows in rows] + added
         main = main if main in rows else max(rows)
-    return Plan(tuple(cells), main, plan.starts, plan.samples, plan.cursors, plan.trips, plan.clients)
+    return replace(plan, cells=tuple(cells), main_rows=main)

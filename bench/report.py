@@ -243,7 +243,7 @@ def counted(results: Results) -> str:
         "## Counted\n\n"
         + table(names, columns, results)
         + "\n\nTrips are SQL round trips a request, counted by a proxy; `idle` is how many there are in a "
-        "second without any request."
+        "second without any request (counted in full runs)."
     )
 
 

@@ -137,11 +137,11 @@ ROSTER = [
         "go_pgx",
         "Go net/http + pgx",
         ("{folder}/go_pgx",),
-        ("bench/peers/go_pgx/*.go",),
+        ("bench/peers/go_pgx.go",),
         programs=("go",),
-        files=("go_pgx/main.go",),
-        prepare=(*GO_BUILD, "-o", "{folder}/go_pgx"),
-        folder=PEERS / "go_pgx",
+        files=("go_pgx.go",),
+        prepare=(*GO_BUILD, "-o", "{folder}/go_pgx", "go_pgx.go"),
+        folder=PEERS,
     ),
 ]  # fmt: skip
 

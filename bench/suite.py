@@ -80,7 +80,7 @@ class Suite:
                 return False
             found["starts"] += start_times(peer, table, self.folder, self.plan.starts - 1)
             found |= describe(peer, self.folder)
-            found["trips"] = count_trips(peer, table, self.folder, self.plan.trips)
+            found["trips"] = count_trips(peer, table, self.folder, self.plan.trips, self.plan.idle)
         except StartError as error:
             self._mark(peer, "failed", [str(error)])
             return False

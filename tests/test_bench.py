@@ -27,6 +27,7 @@ from bench.figures import count_lines
 from bench.load import Canary, find_fault, run_wrk, take_sample
 from bench.processes import end, find_marked, spawn
 from bench.report import write_report
+from bench.roster import ROSTER
 from bench.trips import Proxy
 from bench.work import Requests, WorkError
 from svc.config import DatabaseUrl
@@ -346,9 +347,17 @@ def test_lines_are_lines_of_code(tmp_path: Path) -> None:
     assert count_lines(script) == 2
 
 
+def test_each_peer_is_one_file_of_under_150_lines() -> None:
+    peers = [peer for peer in ROSTER if peer.packages != ("bareline",)]
+    assert len(peers) == 10
+    for peer in peers:
+        (path,) = (path for pattern in peer.sources for path in CHECKOUT.glob(pattern))
+        assert 100 <= count_lines(path) < 150, path
+
+
 def test_plans_keep_to_their_time() -> None:
-    assert plan.quick().seconds(11) < 300
-    assert plan.full().seconds(13) < 3600
+    assert plan.quick().seconds(14) < 250
+    assert plan.full().seconds(14) < 3600
     narrowed = plan.narrow(plan.full(), ["page"], [10_000, 20_000])
     assert {(cell.work, cell.rows) for cell in narrowed.cells} == {("page", 10_000), ("page", 20_000)}
 
