@@ -77,16 +77,8 @@ def full() -> Plan:
     cells += [Cell(main, work, 1, 0, 2) for work in ("export", "import")]
     cells += [Cell(main, "register", 64, 2, 2)]
     cells += [Cell(10_000_000, work, 64, 2, 2) for work in ("point", "page")]
-    return Plan(
-        tuple(cells),
-        main,
-        starts=2,
-        samples=100,
-        cursors=100,
-        trips=100,
-        clients=(1, 2, 4, 8, 16, 32, 64),
-        idle=1,
-    )
+    clients = (1, 2, 4, 8, 16, 32, 64)
+    return Plan(tuple(cells), main, starts=2, samples=100, cursors=100, trips=100, clients=clients, idle=1)
 
 
 LADDER = ((1, 3), (8, 1), (64, 5), (256, 2))
