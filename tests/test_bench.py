@@ -400,4 +400,6 @@ def test_an_ended_program_takes_its_children_with_it() -> None:
         time.sleep(0.05)
     assert len(find_marked("here")) == 2
     end(process)
+    while time.monotonic() < deadline and find_marked("here"):
+        time.sleep(0.01)  # what was killed takes a moment to be gone
     assert find_marked("here") == []
