@@ -63,11 +63,25 @@ def fail(message: str) -> int:
     return 1
 
 
-def exit_quietly(code: int, number: int, frame: FrameType | None) -> NoReturn:
-    """A signal that asks us to end, as an exception; the next ones must not break the way out."""
+def exit_quietly(code: int, number: int, frame: FrameType | None) -> None:
+    """A signal that asks us to end, as an exception; the next ones must not break the way out.
+
+    An event loop raises it between two callbacks: in the middle of one, asyncpg may be at work, and would
+    go on as if a statement had been answered with nothing.
+    """
     for other in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         signal.signal(other, signal.SIG_IGN)
-    raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(code)
+    error = KeyboardInterrupt() if number == signal.SIGINT else SystemExit(code)
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        raise error from None
+    loop.call_soon_threadsafe(throw, error)
+
+
+def throw(error: BaseException) -> NoReturn:
+    """Raises it."""
+    raise error
 
 
 def terminate(number: int, frame: FrameType | None) -> None:

@@ -233,11 +233,11 @@ def test_a_database_that_is_away_is_a_problem(
     wait_for(lambda: client.get(PATH).status_code == 200)
 
 
-def test_few_exports_run_at_once(client: httpx.Client, sql: Sql) -> None:
+def test_few_exports_run_at_once(service: Service, client: httpx.Client, sql: Sql) -> None:
     """A quarter of four connections is one."""
     sql(FILL, 120_000)
-    with client.stream("GET", PATH) as first:
-        next(first.iter_bytes())
+    with connect(service) as first:
+        first.recv(1)
         refused = client.get(PATH)
         assert problem(refused, 503)["type"] == "urn:bareline:problem:overload"
         assert refused.headers["retry-after"] == "1"

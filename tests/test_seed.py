@@ -5,6 +5,7 @@ import os
 import pty
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -118,10 +119,31 @@ def test_an_interruption_leaves_nothing(tmp_path: Path, config: Config, sql: Sql
     output = tmp_path / "output"
     wait_for(lambda: "20%" in output.read_text() or process.poll() is not None)
     process.send_signal(number)
-    assert process.wait(timeout=10) == {2: 130, 9: -9}.get(number, 143)
+    assert process.wait(timeout=10) == {2: 130, 9: -9}.get(number, 143), output.read_text()
     assert "Traceback" not in output.read_text()
     assert_nothing_is_left(sql)
     assert "10 users in" in cli.run("seed", "10")
+
+
+INTERRUPTED = """
+import asyncio, os, signal
+from functools import partial
+from svc.__main__ import exit_quietly
+
+async def work():
+    os.kill(os.getpid(), signal.SIGTERM)
+    print("this step is done whole")
+    await asyncio.sleep(10)
+
+signal.signal(signal.SIGTERM, partial(exit_quietly, 143))
+asyncio.run(work())
+"""
+
+
+def test_a_signal_interrupts_no_step_of_the_event_loop() -> None:
+    """A driver that is stopped in the middle of one takes its statement for answered."""
+    ran = subprocess.run([sys.executable, "-c", INTERRUPTED], cwd=CHECKOUT, capture_output=True, text=True)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (143, "this step is done whole\n", "")
 
 
 # On the terminal
