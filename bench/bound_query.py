@@ -15,9 +15,9 @@ import uvloop
 from bench.database import make_table, start_cluster
 from bench.processes import watched_folder
 from svc.config import Config, DatabaseUrl
-from svc.db import connect
-from svc.sql import load
-from svc.structs import StoredUser
+from svc.connection import connect
+from svc.rows import StoredUser
+from svc.statements import load
 from svc.users import UserQueries
 
 ROWS = 100_000

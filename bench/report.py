@@ -86,7 +86,7 @@ def lines_note(results: Results) -> str:
     return (
         "Medians over rounds; ratios are medians of the ratios within each round. "
         f"{results.title(SERVICE)}'s lines are all of svc/ and queries/, which do more than this contract; "
-        f"{core} of them (users.py, structs.py, users.sql) are what serves it."
+        f"{core} of them (users.py, structs.py, rows.py, users.sql and their like) are what serves it."
     )
 
 

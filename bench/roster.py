@@ -72,7 +72,14 @@ UVICORN = (
     "--log-level", "warning", "--no-access-log", "--no-proxy-headers", "--no-server-header",
 )  # fmt: skip
 SERVER = ("uvicorn", "uvloop", "httptools")
-CORE = ("svc/users.py", "svc/user_lists.py", "svc/structs.py", "queries/users.sql", "queries/user_lists.sql")
+CORE = (
+    "svc/users.py",
+    "svc/user_lists.py",
+    "svc/structs.py",
+    "svc/rows.py",
+    "queries/users.sql",
+    "queries/user_lists.sql",
+)
 """The service's own files for this contract; the rest of it serves any table."""
 
 

@@ -19,8 +19,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from svc.config import Config, DatabaseUrl
-from svc.db import Connection, Database, UnpreparedConnection
-from svc.structs import StoredUser
+from svc.connection import Connection, UnpreparedConnection
+from svc.db import Database
+from svc.rows import StoredUser
 from svc.users import UserQueries
 
 RUNGS = {

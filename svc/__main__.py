@@ -26,7 +26,7 @@ from svc.migrate import migrate, read_status, rollback
 from svc.schema import MigrationError
 from svc.security import KEPT, SCOPES, ApiKeyQueries, create_key
 from svc.seed import LARGEST, PASSWORD, SeedError, seed
-from svc.sql import QueryError
+from svc.statements import QueryError
 
 T = TypeVar("T")
 

@@ -17,8 +17,9 @@ from starlette.types import Receive, Scope, Send
 from svc.db import Database
 from svc.errors import Problem
 from svc.headers import choose_media_type
+from svc.rows import UserColumns
 from svc.sql import Queries
-from svc.structs import User, UserColumns
+from svc.structs import User
 from svc.web import CSV, NDJSON, Operation, Slots, encode_lines
 
 BLOCK = 1000

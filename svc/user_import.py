@@ -17,23 +17,15 @@ from msgspec.structs import astuple
 from starlette.requests import Request
 from starlette.responses import Response
 
-from svc.db import Connection, Database
+from svc.connection import Connection
+from svc.db import Database
 from svc.errors import FieldError, Problem, broken_constraint, find_problem, unavailable
+from svc.incoming import MOST_ERRORS, check_media_type, invalid_body, parse_body
 from svc.security import Passwords
 from svc.sql import Queries
 from svc.structs import ImportUser, JsonObject, Password
 from svc.validation import parse_hook
-from svc.web import (
-    MOST_ERRORS,
-    NDJSON,
-    Operation,
-    Slots,
-    answer,
-    check_media_type,
-    encode,
-    invalid_body,
-    parse_body,
-)
+from svc.web import NDJSON, Operation, Slots, answer, encode
 
 BLOCK_BYTES = 200_000
 """Bytes of an import that are loaded at once, and one line more: about a thousand users."""

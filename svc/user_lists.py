@@ -10,31 +10,12 @@ from starlette.responses import Response
 
 from svc.batch import Lane, Limits, ReadLane
 from svc.headers import read_preference
+from svc.incoming import invalid_body, invalid_query, read_body, read_plain_query, read_query
 from svc.paging import link_next, read_cursor, write_cursor
+from svc.rows import Ids, StoredUser, StoredUserColumns, UserColumns
 from svc.sql import Queries
-from svc.structs import (
-    Id,
-    Ids,
-    ListUsers,
-    LookUpUsers,
-    StoredUser,
-    StoredUserColumns,
-    User,
-    UserColumns,
-    UserFields,
-    UserPage,
-    UsersFound,
-)
-from svc.web import (
-    Operation,
-    ShortCut,
-    answer,
-    invalid_body,
-    invalid_query,
-    read_body,
-    read_plain_query,
-    read_query,
-)
+from svc.structs import Id, ListUsers, LookUpUsers, User, UserFields, UserPage, UsersFound
+from svc.web import Operation, ShortCut, answer
 
 
 class Position(Struct, frozen=True, forbid_unknown_fields=True):

@@ -10,28 +10,12 @@ from starlette.responses import Response
 from svc.batch import Limits, ReadLane, WriteLane
 from svc.errors import Problem, broken_constraint
 from svc.headers import Retry, etag, is_known, read_retry, read_versions
+from svc.incoming import MERGE_PATCH_TYPES, parse_id, read_body, read_id, read_query
+from svc.rows import Ids, StoredUser, StoredUserColumns
 from svc.security import Passwords
 from svc.sql import Queries
-from svc.structs import (
-    CreateUser,
-    GetUser,
-    Ids,
-    StoredUser,
-    StoredUserColumns,
-    UpdateUser,
-    User,
-    UserFields,
-)
-from svc.web import (
-    MERGE_PATCH_TYPES,
-    Operation,
-    ShortCut,
-    answer,
-    parse_id,
-    read_body,
-    read_id,
-    read_query,
-)
+from svc.structs import CreateUser, GetUser, UpdateUser, User, UserFields
+from svc.web import Operation, ShortCut, answer
 
 
 class UserChange(Struct, frozen=True):

@@ -20,7 +20,7 @@ from svc.check.prove import declared_columns, read_schema
 from svc.check.rollout import read_shape
 from svc.check.types import split_optional
 from svc.config import Config, DatabaseUrl
-from svc.db import connect
+from svc.connection import connect
 from svc.embedded import EmbeddedServer
 from svc.migrate import migrate
 from svc.sql import is_struct

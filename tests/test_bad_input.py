@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from starlette.requests import Request
 
 from svc.errors import Problem
+from svc.incoming import read_query
 from svc.paging import seal
 from svc.structs import ListUsers
 from svc.user_lists import describe_list
-from svc.web import read_query
 from tests.conftest import Service, pointers, problem
 
 User = dict[str, Any]

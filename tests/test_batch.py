@@ -14,8 +14,10 @@ from msgspec import Struct
 from svc.app import MOST, WIDTH, find_limits
 from svc.config import Config
 from svc.db import Database
-from svc.sql import Query, Row
-from svc.structs import Ids, StoredUser, UpdateUser
+from svc.rows import Ids, StoredUser
+from svc.sql import Row
+from svc.statements import Query
+from svc.structs import UpdateUser
 from svc.user_lists import EmailLane, UserListQueries
 from svc.users import ChangeLane, UserChange, UserLane, UserQueries
 from tests.test_db import on_a_loop, opened, refuse, until

@@ -16,7 +16,7 @@ from svc.config import Config, DatabaseUrl
 from svc.embedded import EmbeddedServer
 from svc.errors import Problem
 from svc.migrate import migrate
-from svc.structs import StoredUser
+from svc.rows import StoredUser
 from tests.test_batch import EVERYTHING, FILL, KINDS, WRITES, Lanes, fill_lane, holding, lanes, names
 from tests.test_db import DATABASE_ERRORS, OURS, on_a_loop, refuse, until
 from tests.test_health import Gate

@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from svc.config import Config
-from svc.structs import StoredUser, UpdateUser
+from svc.incoming import decoder
+from svc.rows import StoredUser
+from svc.structs import UpdateUser
 from svc.users import UserChange, update_alone
-from svc.web import decoder
 from tests.conftest import pointers, problem
 from tests.test_batch import FILL, WRITES, Lanes, holding, lanes, names
 from tests.test_db import OURS, on_a_loop, refuse, until

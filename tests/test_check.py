@@ -14,8 +14,9 @@ from msgspec import Meta, Raw, Struct
 from svc.check.findings import Finding
 from svc.check.prove import Proof, read_schema
 from svc.config import Config, DatabaseUrl
-from svc.db import connect
-from svc.sql import Query, Signature, read_queries, read_signature
+from svc.connection import connect
+from svc.sql import Signature, read_signature
+from svc.statements import Query, read_queries
 from svc.structs import JsonObject
 from tests.conftest import at, skip_before_18
 

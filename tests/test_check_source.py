@@ -9,7 +9,7 @@ import pytest
 from svc.check.command import QUERIES
 from svc.check.findings import Finding
 from svc.check.source import DRIVER, PACKAGE, check_module, check_source, find_stars
-from svc.sql import Query, read_queries
+from svc.statements import Query, read_queries
 
 
 def find_in(text: str, file: str = "extra.py") -> list[Finding]:
@@ -109,7 +109,7 @@ def test_what_is_no_sql_is_left_alone(text: str) -> None:
 
 def test_even_a_file_with_the_driver_sends_only_what_a_sql_file_has() -> None:
     text = "c.fetch(query.sql, *a)\nc.fetch(query.sql + more)\nc.fetch('x')\nc.fetch(f'{query.sql}')\nQuery()"
-    assert [finding.line for finding in find_in(text, "db.py")] == [2, 3, 4, 5]
+    assert [finding.line for finding in find_in(text, "connection.py")] == [2, 3, 4, 5]
     assert [finding.line for finding in find_in(text, "errors.py")] == [1, 2, 3, 4, 5]
 
 

@@ -18,8 +18,9 @@ from svc.check.findings import Finding
 from svc.check.laboratory import Experiment, fill
 from svc.check.prove import Proof, Schema, read_schema
 from svc.config import Config, DatabaseUrl
-from svc.db import Connection, connect
-from svc.sql import Signature, read_queries
+from svc.connection import Connection, connect
+from svc.sql import Signature
+from svc.statements import read_queries
 from tests.conftest import TEMPLATE, at, skip_before_18
 
 T = TypeVar("T")

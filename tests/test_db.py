@@ -16,9 +16,10 @@ import pytest
 
 from svc.app import QUERIES
 from svc.config import Config, find_folder
-from svc.db import Connection, Database
+from svc.connection import Connection
+from svc.db import Database
 from svc.errors import Problem, find_problem
-from svc.sql import Query, load
+from svc.statements import Query, load
 from tests.conftest import with_settings
 
 Sql = Callable[..., list[tuple[Any, ...]]]

@@ -15,7 +15,8 @@ import httpx
 import pytest
 
 from svc.config import Config, DatabaseUrl
-from svc.db import REPROVE_SECONDS, connect
+from svc.connection import connect
+from svc.db import REPROVE_SECONDS
 from svc.errors import CONSTRAINTS, SQLSTATES, Problem, find_problem
 from tests.conftest import Service, make_key, pointers, problem, with_settings
 

@@ -10,8 +10,9 @@ import httpx
 from svc.app import QUERIES
 from svc.catalog import CatalogQueries, find_drift, read_proven
 from svc.config import Config, DatabaseUrl
-from svc.db import Connection, connect
-from svc.sql import Query, Row
+from svc.connection import Connection, connect
+from svc.sql import Row
+from svc.statements import Query
 from tests.conftest import problem
 
 Sql = Callable[..., list[tuple[Any, ...]]]

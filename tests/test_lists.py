@@ -9,10 +9,10 @@ from httpx import Client
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from svc.incoming import read_any_query, read_plain_query
 from svc.paging import write_cursor
 from svc.structs import ListUsers, User
 from svc.user_lists import describe_list, find_position
-from svc.web import read_any_query, read_plain_query
 from tests.conftest import pointers, problem
 
 Sql = Callable[..., list[tuple[Any, ...]]]

@@ -22,9 +22,10 @@ from starlette.responses import Response
 import svc.app
 from svc.config import DatabaseUrl
 from svc.hot import ShortCuts
-from svc.structs import StoredUser
+from svc.incoming import parse_id
+from svc.rows import StoredUser
 from svc.users import UserLane
-from svc.web import Operation, ShortCut, answer, parse_id
+from svc.web import Operation, ShortCut, answer
 from tests.conftest import Service, make_key, with_settings
 from tests.raw import LAST, Ground, Taken, Wire, get, make_ground, serve, status_of, statuses
 

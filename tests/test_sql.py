@@ -11,7 +11,8 @@ from msgspec import UNSET, Struct, UnsetType
 
 from svc.config import Config
 from svc.db import Database
-from svc.sql import Queries, QueryError, load
+from svc.sql import Queries
+from svc.statements import QueryError, load
 
 T = TypeVar("T")
 Write = Callable[..., str]
@@ -20,7 +21,7 @@ Write = Callable[..., str]
 @pytest.fixture
 def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
     """Writes a file of queries and gives its name: each has its own, because files are cached by name."""
-    monkeypatch.setattr("svc.sql.find_folder", lambda _: tmp_path)
+    monkeypatch.setattr("svc.statements.find_folder", lambda _: tmp_path)
 
     def write(text: str, name: str = f"{tmp_path.name}.sql") -> str:
         (tmp_path / name).write_text(text, encoding="utf-8")

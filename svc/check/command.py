@@ -20,13 +20,14 @@ from svc.check.prove import Proof, read_schema
 from svc.check.rollout import check_rollout, read_release
 from svc.check.source import check_source, is_checkout
 from svc.config import Config, DatabaseUrl
-from svc.db import Connection, connect
+from svc.connection import Connection, connect
 from svc.embedded import EmbeddedServer
 from svc.errors import CONSTRAINTS
 from svc.migrate import migrate
 from svc.schema import read_files
 from svc.seed import SeedQueries
-from svc.sql import Query, Signature, is_struct
+from svc.sql import Signature, is_struct
+from svc.statements import Query
 
 QUICK = ("fsync=off", "synchronous_commit=off", "full_page_writes=off")
 

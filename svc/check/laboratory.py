@@ -16,8 +16,9 @@ from svc.check.findings import Finding, find, find_parameter
 from svc.check.prove import EXPLAIN, Schema, declared_parameters, type_name
 from svc.check.tree import walk
 from svc.check.types import split_optional
-from svc.db import Connection
-from svc.sql import Query, Signature
+from svc.connection import Connection
+from svc.sql import Signature
+from svc.statements import Query
 from svc.structs import JsonObject
 
 ROWS = 20_000

@@ -14,8 +14,9 @@ from svc.check.rows import is_single
 from svc.check.scope import Catalog, Scope
 from svc.check.tree import parse_tree, walk
 from svc.check.types import describe, fits, split_optional
-from svc.db import Connection
-from svc.sql import Query, Signature, is_struct
+from svc.connection import Connection
+from svc.sql import Signature, is_struct
+from svc.statements import Query
 
 EXPLAIN = re.compile(r"explain\s*(\([^)]*\)\s*)?", re.IGNORECASE)
 

@@ -12,10 +12,10 @@ import msgspec
 from svc.catalog import CatalogQueries, Facts
 from svc.check.findings import Finding, find, find_position
 from svc.config import CHECKOUT, Config
-from svc.db import Connection, connect
+from svc.connection import Connection, connect
 from svc.migrate import rollback
 from svc.schema import read_files
-from svc.sql import Query, read_queries
+from svc.statements import Query, read_queries
 
 
 class RolloutError(Exception):

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from svc.check.scope import CTE, RELATION, SUBQUERY, Scope, conjuncts, walk_own
-from svc.check.tree import Node
+from svc.check.scope import CTE, RELATION, SUBQUERY, Scope
+from svc.check.tree import Node, conjuncts, walk_own
 
 INSERT = "3"
 LEFT, RIGHT = "1", "3"

@@ -6,7 +6,7 @@ from typing import Any
 from msgspec import Struct
 
 from svc.catalog import Column, UniqueKey
-from svc.check.tree import Node, walk
+from svc.check.tree import WRAPPERS, Node, conjuncts, unwrap, walk, walk_own
 
 UPDATE, MERGE = "2", "5"
 RELATION, SUBQUERY, JOIN, VALUES, CTE, GROUP = "0", "1", "2", "5", "6", "9"
@@ -39,14 +39,6 @@ KEEPING = frozenset(
 )
 """Aggregates that give no null over at least one row where their argument is never null."""
 
-WRAPPERS = (
-    "RELABELTYPE",
-    "COERCEVIAIO",
-    "COERCETODOMAIN",
-    "COLLATEEXPR",
-    "ARRAYCOERCEEXPR",
-    "CONVERTROWTYPEEXPR",
-)
 NEVER_NULL = (
     "NULLTEST", "BOOLEANTEST", "DISTINCTEXPR", "ARRAYEXPR", "ROWEXPR", "GROUPINGFUNC",
     "NEXTVALUEEXPR", "MERGESUPPORTFUNC",
@@ -297,26 +289,3 @@ class Scope:
         else:
             for target in self.targets if index is None else [self.targets[index]]:
                 yield self.origins(target["expr"])
-
-
-def unwrap(expression: Node) -> Node:
-    """An expression without the casts around it that change no null."""
-    while expression[""] in WRAPPERS:
-        expression = expression["arg"]
-    return expression
-
-
-def conjuncts(condition: Any) -> Iterator[Node]:
-    """The parts of a condition that must all hold."""
-    if condition is None:
-        return
-    if condition[""] == "BOOLEXPR" and condition["boolop"] == "and":
-        for part in condition["args"]:
-            yield from conjuncts(part)
-    else:
-        yield condition
-
-
-def walk_own(value: Any) -> Iterator[Node]:
-    """Every node of this scope: sub-queries themselves, but not what is in them."""
-    return walk(value, into_queries=False)

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from svc.check.findings import Finding, describe_mismatch, find, name_file
 from svc.config import CHECKOUT, find_folder
-from svc.sql import TOKEN, Query, QueryError, load
+from svc.statements import TOKEN, Query, QueryError, load
 
 DRIVER = {
-    "db.py": "lends connections and runs queries of the contract",
+    "connection.py": "opens connections and runs queries of the contract",
+    "db.py": "knows the driver's exceptions, as it lends connections",
     "errors.py": "knows the driver's exceptions",
     "__main__.py": "tells the driver's exceptions to a person",
     "migrate.py": "hands the migrations to yoyo, which runs them through psycopg",
@@ -21,7 +22,7 @@ DRIVER = {
 """The only files that may import a driver, and why."""
 
 SENDERS = ("check/prove.py", "check/laboratory.py", "check/rollout.py", "check/command.py")
-"""The files that send text of their own, to a scratch database; db.py sends the text of queries."""
+"""The files that send text of their own, to a scratch database; connection.py sends that of queries."""
 
 DRIVERS = frozenset(["asyncpg", "psycopg", "psycopg2", "yoyo"])
 
@@ -99,8 +100,8 @@ def check_making(node: ast.AST, name: str) -> str | None:
     elif isinstance(node, ast.Call):
         function = ast.unparse(node.func).rpartition(".")[2]
         made = function in ("Query", "read_queries") or any(word.arg == "sql" for word in node.keywords)
-    allowed = name == "sql.py" or (name == "check/rollout.py" and "read_queries" in ast.unparse(node))
-    return "queries out of .sql files alone: svc/sql.py makes them" if made and not allowed else None
+    allowed = name == "statements.py" or (name == "check/rollout.py" and "read_queries" in ast.unparse(node))
+    return "queries out of .sql files alone: svc/statements.py makes them" if made and not allowed else None
 
 
 def check_sending(node: ast.AST, call: ast.Call | None, name: str) -> str | None:
@@ -109,9 +110,10 @@ def check_sending(node: ast.AST, call: ast.Call | None, name: str) -> str | None
         return None
     if call is None and node.attr == "cursor":  # a field of a list's query
         return None
-    if name == "db.py" and call and call.args and ast.unparse(call.args[0]) in ("query.sql", "*arguments"):
+    sent = ast.unparse(call.args[0]) if call and call.args else None
+    if name == "connection.py" and sent in ("query.sql", "*arguments"):
         return None
-    return "nothing is sent but the text of a Query, in svc/db.py"
+    return "nothing is sent but the text of a Query, in svc/connection.py"
 
 
 def check_text(node: ast.AST, name: str) -> str | None:

@@ -61,3 +61,37 @@ def walk(value: Any, *, into_queries: bool = True) -> Iterator[Node]:
         parts = cast("Iterable[Any]", value) if isinstance(value, list) else ()
     for part in parts:
         yield from walk(part, into_queries=into_queries)
+
+
+WRAPPERS = (
+    "RELABELTYPE",
+    "COERCEVIAIO",
+    "COERCETODOMAIN",
+    "COLLATEEXPR",
+    "ARRAYCOERCEEXPR",
+    "CONVERTROWTYPEEXPR",
+)
+"""Casts and the like, which make no null of what is none."""
+
+
+def unwrap(expression: Node) -> Node:
+    """An expression without the casts around it that change no null."""
+    while expression[""] in WRAPPERS:
+        expression = expression["arg"]
+    return expression
+
+
+def conjuncts(condition: Any) -> Iterator[Node]:
+    """The parts of a condition that must all hold."""
+    if condition is None:
+        return
+    if condition[""] == "BOOLEXPR" and condition["boolop"] == "and":
+        for part in condition["args"]:
+            yield from conjuncts(part)
+    else:
+        yield condition
+
+
+def walk_own(value: Any) -> Iterator[Node]:
+    """Every node of this scope: sub-queries themselves, but not what is in them."""
+    return walk(value, into_queries=False)

@@ -4,7 +4,8 @@ Not run and not imported; tests/test_typing.py has it checked.
 """
 
 from svc.security import ApiKey, ApiKeyQueries
-from svc.structs import ListUsers, StoredUser
+from svc.structs import ListUsers
+from svc.rows import StoredUser
 from svc.user_lists import Position, UserListQueries
 from svc.users import UserQueries
 
