@@ -25,14 +25,11 @@ LOST = (
 )
 """Errors after which a connection is of no use, but for its own timeout, which is an OSError as well."""
 
-
 SILENT = (asyncpg.PostgresConnectionError, asyncpg.InternalClientError, OSError)
 """Errors by which a statement that was sent may end without a word from PostgreSQL."""
 
-
 CLOSE_SECONDS = 2.0
 """How long one connection may take to say goodbye."""
-
 
 STALE = (asyncpg.InvalidCachedStatementError, asyncpg.OutdatedSchemaCacheError)
 """What a statement that was prepared before a change of the schema raises, before anything was done."""

@@ -21,11 +21,7 @@ S = TypeVar("S", bound=Struct)
 
 JSON_TYPES = ("application/json",)
 MERGE_PATCH_TYPES = ("application/merge-patch+json", "application/json")
-
-
 MOST_PARAMETERS = 100
-
-
 MOST_ERRORS = 100
 """Bounds of what a query may have and of what a problem lists."""
 

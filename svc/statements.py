@@ -68,20 +68,10 @@ class Query(Struct, frozen=True):
 
 
 HEADER = re.compile(r"-- name:(.*)")
-
-
 NAMED = re.compile(r" *(\w+) +:(one|many|exec|execrows) *")
-
-
 COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
-
-
 MARK = re.compile(r"-- @(\w+):? *(.*?) *")
-
-
 WRITES = re.compile(r"\b(insert|update|delete|merge|lock|truncate|copy|call|do)\b", re.IGNORECASE)
-
-
 TOKEN = re.compile(
     r"""
       \b[eE]'(?:\\.|''|[^'\\])*'              # text with escapes

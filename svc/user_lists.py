@@ -179,11 +179,13 @@ async def find_by_email(users: UserListQueries, by_email: EmailLane, query: List
 
 def passes(query: ListUsers, user: StoredUser) -> bool:
     """Whether the filters of a list, but for the email, let a user through."""
+    if query.is_active not in (None, user.is_active):
+        return False
+    if query.created_from is None and query.created_to is None:
+        return True
     created_at = datetime.fromisoformat(user.created_at)
-    return (
-        (query.is_active is None or user.is_active == query.is_active)
-        and (query.created_from is None or created_at >= query.created_from)
-        and (query.created_to is None or created_at < query.created_to)
+    return (query.created_from is None or created_at >= query.created_from) and (
+        query.created_to is None or created_at < query.created_to
     )
 
 
