@@ -16,6 +16,7 @@ import (
 	"net/http"
 	"net/mail"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"time"
@@ -37,16 +38,14 @@ type User struct {
 const columns = "id, email, display_name, is_active, created_at"
 
 var pool *pgxpool.Pool
-var memory, passes uint32 // what a hash costs: KiB, times
+var memory, passes uint32                           // what a hash costs: KiB, times
+var hashing = make(chan struct{}, runtime.NumCPU()) // as many at a time as there are cores; 64 would wear out the collector
 
 func main() {
-	config, err := pgxpool.ParseConfig(os.Getenv("DATABASE_URL"))
-	if err != nil {
-		log.Fatal(err)
-	}
-	settings := os.Getenv("POOL_SIZE") + " " + os.Getenv("HASH_MEMORY") + " " + os.Getenv("HASH_PASSES")
-	fmt.Sscan(settings, &config.MaxConns, &memory, &passes)
-	if pool, err = pgxpool.ConnectConfig(context.Background(), config); err != nil {
+	fmt.Sscan(os.Getenv("HASH_MEMORY")+" "+os.Getenv("HASH_PASSES"), &memory, &passes)
+	url := os.Getenv("DATABASE_URL") + "&pool_max_conns=" + os.Getenv("POOL_SIZE") // it has a query already
+	var err error
+	if pool, err = pgxpool.Connect(context.Background(), url); err != nil {
 		log.Fatal(err)
 	}
 	http.Handle("GET /users", handler(listUsers))
@@ -163,6 +162,8 @@ func one(users []*User, err error) (int, any, error) {
 }
 
 func hash(password string) string {
+	hashing <- struct{}{}
+	defer func() { <-hashing }()
 	salt := make([]byte, 16)
 	rand.Read(salt)
 	key := argon2.IDKey([]byte(password), salt, passes, memory, 1, 32)
