@@ -16,9 +16,6 @@ from svc.errors import Problem, unavailable
 K = TypeVar("K")
 R = TypeVar("R")
 
-Header = tuple[bytes, bytes]
-"""Its name, in lower case, and its value."""
-
 NDJSON = "application/x-ndjson"
 CSV = "text/csv"
 
@@ -128,7 +125,7 @@ class Json(Response):
         self.lines = b"content-type: application/json\r\ncontent-length: %d\r\n%b" % (len(body), lines)
 
     @property
-    def raw_headers(self) -> list[Header]:  # type: ignore[override]
+    def raw_headers(self) -> list[tuple[bytes, bytes]]:  # type: ignore[override]
         """The same headers as ASGI has them."""
         fields = [line.partition(b": ") for line in self.lines.split(b"\r\n")[:-1]]
         return [(name, value) for name, _, value in fields]
