@@ -79,6 +79,8 @@ class PeerContender:
             result = run_wrk(
                 self.server.port, self.requests.fresh(), work, cell.connections, cell.seconds, self._folder
             )
+        if work == "register":
+            self.server.rest()
         result["void"] = find_fault(result, self._known[work], canary)
         result["rate"] = result["requests"] / result["seconds"]
         result["canaries"] = canary.count

@@ -75,7 +75,7 @@ def full() -> Plan:
         cells += [Cell(main, work, connections, 1, 1) for connections in (1, 8, 256)]
     cells += [Cell(main, "point", 64, 3, 1, share) for share in (0.25, 0.5, 0.75, 0.9)]
     cells += [Cell(main, work, 1, 0, 2) for work in ("export", "import")]
-    cells += [Cell(main, "register", 64, 2, 2)]
+    cells += [Cell(main, "register", 64, 4, 3)]  # the first hash of each thread takes far longer
     cells += [Cell(10_000_000, work, 64, 2, 2) for work in ("point", "page")]
     clients = (1, 2, 4, 8, 16, 32, 64)
     return Plan(tuple(cells), main, starts=2, samples=100, cursors=100, trips=100, clients=clients, idle=1)

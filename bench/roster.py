@@ -204,6 +204,13 @@ class Server:
         used = sum(self._process.cpu_times())
         return used + sum(sum(child.cpu_times()[:2]) for child in self._process.children(recursive=True))
 
+    def rest(self, seconds: float = 10) -> None:
+        """Waits until it takes no CPU: what clients that have gone asked for is the next one's burden."""
+        deadline, before, now = time.monotonic() + seconds, 0.0, self.cpu()
+        while now - before > 0.04 and time.monotonic() < deadline:
+            time.sleep(0.2)
+            before, now = now, self.cpu()
+
     def memory(self) -> int:
         """Resident bytes of all its processes."""
         processes = [self._process, *self._process.children(recursive=True)]

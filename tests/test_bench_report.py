@@ -18,7 +18,7 @@ from bench.analysis import Results, median_ratio
 from bench.figures import count_lines
 from bench.processes import end, find_marked, spawn
 from bench.report import write_report
-from bench.roster import ROSTER
+from bench.roster import ROSTER, Server
 from bench.work import Requests
 from tests.conftest import CHECKOUT
 
@@ -154,6 +154,19 @@ def test_a_killed_harness_leaves_nothing() -> None:
         time.sleep(0.05)
     assert find_marked(folder) == []
     assert not os.path.exists(folder)
+
+
+def test_a_server_is_waited_for_until_it_rests() -> None:
+    code = "import time; end = time.time() + 1.5\nwhile time.time() < end: pass\ntime.sleep(60)"
+    process = spawn([sys.executable, "-c", code])
+    try:
+        server = Server(ROSTER[0], process, 0, 0.0)
+        time.sleep(0.3)
+        started = time.monotonic()
+        server.rest()
+        assert 0.5 < time.monotonic() - started < 9
+    finally:
+        end(process)
 
 
 def test_an_ended_program_takes_its_children_with_it() -> None:
