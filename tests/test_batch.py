@@ -283,6 +283,7 @@ async def test_who_fails_on_being_told_harms_nobody(
         await until(lambda: len(told) == 2)
         it.changes.ask(UserChange(4, None, UpdateUser(display_name="D")), fail)
         assert names(await asyncio.gather(it.change(5), it.change(1))) == ["5", "1"]
+        await until(lambda: len(told) == 3)
         assert names([await it.get(4)]) == ["D"]
     assert told == [1, 3, 4]
     assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [RuntimeError] * 3
