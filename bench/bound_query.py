@@ -15,10 +15,10 @@ import uvloop
 from bench.database import make_table, start_cluster
 from bench.processes import watched_folder
 from svc.config import Config, DatabaseUrl
-from svc.connection import connect
-from svc.rows import StoredUser
-from svc.statements import load
-from svc.users import UserQueries
+from svc.postgres.connection import connect
+from svc.postgres.statements import load
+from svc.users.handlers import UserQueries
+from svc.users.rows import StoredUser
 
 ROWS = 100_000
 

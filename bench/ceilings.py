@@ -11,7 +11,7 @@ from typing import Any
 from bench.database import Cluster, Table, program
 from bench.processes import run
 from bench.work import KINDS, LOOKUP, PAGE, WorkError
-from svc.statements import load
+from svc.postgres.statements import load
 
 IDS_FILES = 20
 

@@ -25,7 +25,7 @@ from bench.report import write_report
 from bench.roster import ROSTER, Missing, Peer, require
 from bench.suite import Suite
 from bench.work import TITLES
-from svc.embedded import EmbeddedError
+from svc.postgres.embedded import EmbeddedError
 
 RESULTS = Path(__file__).parent / "results"
 

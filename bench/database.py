@@ -17,11 +17,11 @@ import psutil
 import psycopg
 
 from bench.processes import run
+from svc.accounts.keys import SCOPES, ApiKeyQueries, create_key
 from svc.config import Config, DatabaseUrl
-from svc.db import Database
-from svc.embedded import EmbeddedServer
-from svc.migrate import migrate
-from svc.security import SCOPES, ApiKeyQueries, create_key
+from svc.postgres.embedded import EmbeddedServer
+from svc.postgres.migrations import migrate
+from svc.postgres.pool import Database
 
 MOST_SHARED = 4 << 30
 

@@ -73,10 +73,10 @@ UVICORN = (
 )  # fmt: skip
 SERVER = ("uvicorn", "uvloop", "httptools")
 CORE = (
-    "svc/users.py",
-    "svc/user_lists.py",
-    "svc/structs.py",
-    "svc/rows.py",
+    "svc/users/handlers.py",
+    "svc/users/lists.py",
+    "svc/users/structs.py",
+    "svc/users/rows.py",
     "queries/users.sql",
     "queries/user_lists.sql",
 )

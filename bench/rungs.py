@@ -19,15 +19,15 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from svc.config import Config, DatabaseUrl
-from svc.connection import Connection, UnpreparedConnection
-from svc.db import Database
-from svc.rows import StoredUser
-from svc.users import UserQueries
+from svc.postgres.connection import Connection, UnpreparedConnection
+from svc.postgres.pool import Database
+from svc.users.handlers import UserQueries
+from svc.users.rows import StoredUser
 
 RUNGS = {
     "pool": "Starlette + `asyncpg.Pool`, as everyone writes it",
     "no_reset": "and no reset query when a connection comes back",
-    "lending": "and connections lent by svc/db.py, without a proxy and a shielded task; bound queries",
+    "lending": "and connections lent by the service's pool, without a proxy and a shielded task; bound queries",
     "statements": "and one statement kept for each query, instead of asyncpg's cache",
     "msgspec": "and msgspec instead of `json` and dictionaries",
 }

@@ -18,15 +18,14 @@ from typing import Any, NoReturn, TypeVar
 import asyncpg
 import msgspec
 
+from svc.accounts.keys import KEPT, SCOPES, ApiKeyQueries, create_key
 from svc.config import VARIABLES, Config, ConfigError, DatabaseUrl, load
-from svc.db import Database
-from svc.embedded import EmbeddedError, EmbeddedServer
-from svc.errors import Problem
-from svc.migrate import migrate, read_status, rollback
-from svc.schema import MigrationError
-from svc.security import KEPT, SCOPES, ApiKeyQueries, create_key
-from svc.seed import LARGEST, PASSWORD, SeedError, seed
-from svc.statements import QueryError
+from svc.http.problems import Problem
+from svc.postgres.embedded import EmbeddedError, EmbeddedServer
+from svc.postgres.migrations import MigrationError, migrate, read_status, rollback
+from svc.postgres.pool import Database
+from svc.postgres.statements import QueryError
+from svc.users.seed import LARGEST, PASSWORD, SeedError, seed
 
 T = TypeVar("T")
 
@@ -192,7 +191,7 @@ def duration(text: str) -> timedelta:
 
 def run_serve(config: Config, options: argparse.Namespace) -> int:
     """`svc serve`"""
-    from svc.serve import ServeError, serve  # here: other commands start quicker without a server
+    from svc.http.server import ServeError, serve
 
     signal.signal(signal.SIGTERM, partial(exit_quietly, 0))  # a service has no end of its own
     config = msgspec.structs.replace(

@@ -11,17 +11,23 @@ import msgspec
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp
 
-from svc import health, user_export, user_import, user_lists, users
-from svc.batch import Limits
-from svc.catalog import CatalogQueries, find_drift
+from svc import health
+from svc.accounts.keys import ApiKeyQueries, Keys
+from svc.accounts.passwords import Passwords
 from svc.config import Config
-from svc.db import Database
-from svc.edge import Edge, configure_logging, logger
-from svc.guard import ReceiveLimits
-from svc.hot import ShortCuts
-from svc.schema import MigrationQueries
-from svc.security import ApiKeyQueries, Keys, Passwords
-from svc.web import Endpoint, Operation, not_found
+from svc.http.fast_path import ShortCuts
+from svc.http.logs import configure_logging, logger
+from svc.http.middleware import Edge
+from svc.http.operations import Endpoint, Operation, not_found
+from svc.http.protocol import ReceiveLimits
+from svc.postgres.batching import Limits
+from svc.postgres.catalog import CatalogQueries, find_drift
+from svc.postgres.migrations import MigrationQueries
+from svc.postgres.pool import Database
+from svc.users import exporter as user_export
+from svc.users import handlers as users
+from svc.users import importer as user_import
+from svc.users import lists as user_lists
 
 T = TypeVar("T")
 

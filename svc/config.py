@@ -4,12 +4,11 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Self, get_type_hints
 from urllib.parse import urlsplit
 
+import msgspec
 from msgspec import Meta, Struct
-
-from svc.validation import Invalid, validate
 
 CHECKOUT = Path(__file__).parent.parent
 """The folder that holds the package: the checkout's root, unless the package was installed."""
@@ -121,16 +120,25 @@ def load(environ: Mapping[str, str] = os.environ) -> Config:
     error too: it is a typing mistake that would otherwise go unnoticed.
     """
     fields = {variable: field for field, variable in VARIABLES.items()}
-    given = {
-        fields.get(variable, variable): value
-        for variable, value in environ.items()
-        if value and (variable in fields or variable.startswith("SVC_"))
-    }
-    try:
-        return validate(Config, given, strict=False)
-    except Invalid as invalid:
-        lines = [f"{VARIABLES.get(path[0], path[0])}: {detail}" for path, detail in sorted(invalid.failures)]
-        raise ConfigError("\n".join(lines)) from None
+    values: dict[str, object] = {}
+    wrong: list[str] = []
+    for variable, text in environ.items():
+        try:
+            if text and (variable in fields or variable.startswith("SVC_")):
+                values[fields[variable]] = read_value(fields[variable], text)
+        except KeyError:
+            wrong.append(f"{variable}: Unknown field")
+        except msgspec.ValidationError as error:
+            wrong.append(f"{variable}: {error}")
+    if wrong:
+        raise ConfigError("\n".join(sorted(wrong)))
+    return Config(**values)  # type: ignore[arg-type]  # each was converted to its field's type
+
+
+def read_value(field: str, text: str) -> object:
+    """Return a variable's text as its field's type. Raises msgspec.ValidationError."""
+    type_ = get_type_hints(Config, include_extras=True)[field]
+    return msgspec.convert(text, type_, strict=False, dec_hook=lambda type_, value: type_.parse(value))
 
 
 def find_folder(name: str) -> Path:

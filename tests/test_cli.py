@@ -18,9 +18,9 @@ import psycopg
 import pytest
 
 from svc.config import DatabaseUrl
-from svc.embedded import EmbeddedServer
-from svc.schema import read_files
-from tests.conftest import CHECKOUT, problem
+from svc.postgres.embedded import EmbeddedServer
+from svc.postgres.migrations import read_files
+from tests.support import CHECKOUT, problem
 
 SVC = [sys.executable, "-m", "svc"]
 CLIS: list["Cli"] = []

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from svc.config import VARIABLES, Config
-from tests.conftest import CHECKOUT, Service, make_key
+from tests.support import CHECKOUT, Service, make_key
 
 README = (CHECKOUT / "README.md").read_text(encoding="utf-8")
 CHANGING = ("created_at", "request_id", "title")  # the title of 422 differs between Python's versions

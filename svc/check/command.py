@@ -10,24 +10,23 @@ from urllib.parse import urlsplit, urlunsplit
 import msgspec
 from msgspec import Struct
 
-from svc import errors
 from svc.app import OPERATIONS
 from svc.app import QUERIES as SERVED
-from svc.catalog import PROVEN, CatalogQueries, Facts, read_proven
 from svc.check.findings import Finding, describe_mismatch, find, name_file
 from svc.check.laboratory import Experiment, fill
 from svc.check.prove import Proof, read_schema
 from svc.check.rollout import check_rollout, read_release
 from svc.check.source import check_source, is_checkout
 from svc.config import Config, DatabaseUrl
-from svc.connection import Connection, connect
-from svc.embedded import EmbeddedServer
-from svc.errors import CONSTRAINTS
-from svc.migrate import migrate
-from svc.schema import read_files
-from svc.seed import SeedQueries
-from svc.sql import Signature, is_struct
-from svc.statements import Query
+from svc.http import problems as errors_
+from svc.http.problems import CONSTRAINTS
+from svc.postgres.catalog import PROVEN, CatalogQueries, Facts, read_proven
+from svc.postgres.connection import Connection, connect
+from svc.postgres.embedded import EmbeddedServer
+from svc.postgres.migrations import migrate, read_files
+from svc.postgres.queries import Signature, is_struct
+from svc.postgres.statements import Query
+from svc.users.seed import SeedQueries
 
 QUICK = ("fsync=off", "synchronous_commit=off", "full_page_writes=off")
 
@@ -111,11 +110,11 @@ async def prove_all(
 
 def find_lost(constraint: str) -> Finding:
     """A constraint that the table of errors speaks of and the schema does not have."""
-    lines = Path(errors.__file__).read_text(encoding="utf-8").split("\n")
+    lines = Path(errors_.__file__).read_text(encoding="utf-8").split("\n")
     line = next(number for number, text in enumerate(lines, 1) if f'"{constraint}"' in text)
     return Finding(
         kind="constraint",
-        file=name_file(Path(errors.__file__)),
+        file=name_file(Path(errors_.__file__)),
         line=line,
         query="-",
         expected=f"a constraint {constraint} in the schema",

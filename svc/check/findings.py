@@ -6,7 +6,7 @@ from typing import Literal
 from msgspec import Struct
 
 from svc.config import CHECKOUT
-from svc.statements import TOKEN, Mismatch, Query
+from svc.postgres.statements import TOKEN, Mismatch, Query
 
 Kind = Literal[
     "sql", "parameter", "column", "nullability", "null-parameter", "secret", "cardinality", "plan", "mark",

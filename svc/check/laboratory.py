@@ -11,15 +11,15 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
-from svc.catalog import CatalogQueries, Column
 from svc.check.findings import Finding, find, find_parameter
 from svc.check.prove import EXPLAIN, Schema, declared_parameters, type_name
 from svc.check.tree import walk
 from svc.check.types import split_optional
-from svc.connection import Connection
-from svc.sql import Signature
-from svc.statements import Query
-from svc.structs import JsonObject
+from svc.http.fields import JsonObject
+from svc.postgres.catalog import CatalogQueries, Column
+from svc.postgres.connection import Connection
+from svc.postgres.queries import Signature
+from svc.postgres.statements import Query
 
 ROWS = 20_000
 """Enough for a plan to show what an index is worth: an empty table is always read whole."""

@@ -8,15 +8,15 @@ import asyncpg
 from asyncpg.prepared_stmt import PreparedStatement
 from msgspec import Struct
 
-from svc.catalog import CatalogQueries, Facts, UniqueKey
 from svc.check.findings import Finding, find, find_column, find_parameter, find_position
 from svc.check.rows import is_single
 from svc.check.scope import Catalog, Scope
 from svc.check.tree import parse_tree, walk
 from svc.check.types import describe, fits, split_optional
-from svc.connection import Connection
-from svc.sql import Signature, is_struct
-from svc.statements import Query
+from svc.postgres.catalog import CatalogQueries, Facts, UniqueKey
+from svc.postgres.connection import Connection
+from svc.postgres.queries import Signature, is_struct
+from svc.postgres.statements import Query
 
 EXPLAIN = re.compile(r"explain\s*(\([^)]*\)\s*)?", re.IGNORECASE)
 

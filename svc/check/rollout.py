@@ -9,13 +9,12 @@ from typing import NamedTuple
 import asyncpg
 import msgspec
 
-from svc.catalog import CatalogQueries, Facts
 from svc.check.findings import Finding, find, find_position
 from svc.config import CHECKOUT, Config
-from svc.connection import Connection, connect
-from svc.migrate import rollback
-from svc.schema import read_files
-from svc.statements import Query, read_queries
+from svc.postgres.catalog import CatalogQueries, Facts
+from svc.postgres.connection import Connection, connect
+from svc.postgres.migrations import read_files, rollback
+from svc.postgres.statements import Query, read_queries
 
 
 class RolloutError(Exception):

@@ -5,8 +5,8 @@ from typing import Any
 
 from msgspec import Struct
 
-from svc.catalog import Column, UniqueKey
 from svc.check.tree import WRAPPERS, Node, conjuncts, unwrap, walk, walk_own
+from svc.postgres.catalog import Column, UniqueKey
 
 UPDATE, MERGE = "2", "5"
 RELATION, SUBQUERY, JOIN, VALUES, CTE, GROUP = "0", "1", "2", "5", "6", "9"

@@ -7,14 +7,14 @@ from pathlib import Path
 
 from svc.check.findings import Finding, describe_mismatch, find, name_file
 from svc.config import CHECKOUT, find_folder
-from svc.statements import TOKEN, Query, QueryError, load
+from svc.postgres.statements import TOKEN, Query, QueryError, load
 
 DRIVER = {
-    "connection.py": "opens connections and runs queries of the contract",
-    "db.py": "knows the driver's exceptions, as it lends connections",
-    "errors.py": "knows the driver's exceptions",
+    "postgres/connection.py": "opens connections and runs queries of the contract",
+    "postgres/pool.py": "knows the driver's exceptions, as it lends connections",
+    "http/problems.py": "knows the driver's exceptions",
     "__main__.py": "tells the driver's exceptions to a person",
-    "migrate.py": "hands the migrations to yoyo, which runs them through psycopg",
+    "postgres/migrations.py": "hands the migrations to yoyo, which runs them through psycopg",
     "check/prove.py": "prepares queries",
     "check/laboratory.py": "fills scratch tables and explains queries",
     "check/rollout.py": "prepares another release's queries",
@@ -100,8 +100,14 @@ def check_making(node: ast.AST, name: str) -> str | None:
     elif isinstance(node, ast.Call):
         function = ast.unparse(node.func).rpartition(".")[2]
         made = function in ("Query", "read_queries") or any(word.arg == "sql" for word in node.keywords)
-    allowed = name == "statements.py" or (name == "check/rollout.py" and "read_queries" in ast.unparse(node))
-    return "queries out of .sql files alone: svc/statements.py makes them" if made and not allowed else None
+    allowed = name == "postgres/statements.py" or (
+        name == "check/rollout.py" and "read_queries" in ast.unparse(node)
+    )
+    return (
+        "queries out of .sql files alone: svc/postgres/statements.py makes them"
+        if made and not allowed
+        else None
+    )
 
 
 def check_sending(node: ast.AST, call: ast.Call | None, name: str) -> str | None:
@@ -111,9 +117,9 @@ def check_sending(node: ast.AST, call: ast.Call | None, name: str) -> str | None
     if call is None and node.attr == "cursor":  # a field of a list's query
         return None
     sent = ast.unparse(call.args[0]) if call and call.args else None
-    if name == "connection.py" and sent in ("query.sql", "*arguments"):
+    if name == "postgres/connection.py" and sent in ("query.sql", "*arguments"):
         return None
-    return "nothing is sent but the text of a Query, in svc/connection.py"
+    return "nothing is sent but the text of a Query, in svc/postgres/connection.py"
 
 
 def check_text(node: ast.AST, name: str) -> str | None:

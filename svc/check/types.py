@@ -10,7 +10,7 @@ from uuid import UUID
 
 from msgspec import Meta, Raw, UnsetType
 
-from svc.structs import JsonObject
+from svc.http.fields import JsonObject
 
 INTEGERS = {"int2": 2**15, "int4": 2**31, "int8": 2**63}
 

@@ -1,0 +1,1 @@
+"""HTTP without a domain: protocol, parsing, operations, answers, problems, paging."""

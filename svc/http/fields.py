@@ -1,0 +1,64 @@
+"""Types of fields that any resource may use: ids, text, moments, JSON objects."""
+
+from datetime import UTC, datetime
+from math import isfinite
+from typing import Annotated, ClassVar, Self, cast
+
+import msgspec
+from msgspec import Meta
+
+Id = Annotated[int, Meta(ge=1, le=2**63 - 1)]
+"""An int8 identity of PostgreSQL."""
+
+
+Text = Annotated[str, Meta(min_length=1, max_length=200, pattern="^[^\x00]*$")]
+"""A line of text that PostgreSQL can hold: no U+0000. (JSON that msgspec reads has no lone surrogates.)"""
+
+
+class JsonObject(dict[str, object]):
+    """A JSON object that PostgreSQL can hold as jsonb: no U+0000, at most 32 levels deep."""
+
+    DEEPEST: ClassVar = 32
+
+    @classmethod
+    def parse(cls, value: object) -> Self:
+        """Raises ValueError, or TypeError for what is no object."""
+        if not isinstance(value, dict):
+            raise TypeError("Expected `object`")
+        decoded = cast("dict[str, object]", value)
+        check_json(decoded, cls.DEEPEST)
+        return cls(decoded)
+
+
+def check_json(value: object, levels: int) -> None:
+    """Raises ValueError for decoded JSON that jsonb would refuse or change."""
+    match value:
+        case str():
+            if "\x00" in value:
+                raise ValueError("Expected no U+0000")
+        case float():
+            if not isfinite(value):
+                raise ValueError("Expected a finite number")
+        case dict() | list():
+            if not levels:
+                raise ValueError(f"Expected at most {JsonObject.DEEPEST} levels")
+            parts = cast("dict[str, object] | list[object]", value)
+            for part in (*parts, *parts.values()) if isinstance(parts, dict) else parts:
+                check_json(part, levels - 1)
+        case _:
+            pass
+
+
+class Instant(datetime):
+    """A point in time with its offset, as RFC 3339 has it, in UTC."""
+
+    @classmethod
+    def parse(cls, value: object) -> Self:
+        """Raises ValueError; the year stays in 1 to 9999 after the offset is taken off."""
+        try:
+            moment = msgspec.convert(value, Annotated[datetime, Meta(tz=True)]).astimezone(UTC)
+        except (msgspec.ValidationError, OverflowError):
+            raise ValueError(
+                "Expected a date and time with an offset, such as 2026-01-31T12:00:00Z"
+            ) from None
+        return cls.combine(moment.date(), moment.timetz())

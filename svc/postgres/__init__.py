@@ -1,0 +1,1 @@
+"""PostgreSQL without a domain: statements, queries, connections, batching, migrations."""

@@ -1,0 +1,130 @@
+"""The live schema, as the proofs see it, and what was proven of it: queries/proven.json."""
+
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+import msgspec
+from msgspec import Struct
+
+from svc.config import find_folder
+from svc.postgres.queries import Queries
+
+
+class Column(Struct, frozen=True):
+    """A column of a table; `own` tells ours from PostgreSQL's."""
+
+    relation: int
+    number: int
+    table_name: str
+    name: str
+    type: str
+    not_null: bool
+    secret: bool
+    generated: bool
+    has_default: bool
+    foreign_key: bool
+    own: bool
+
+    def __str__(self) -> str:
+        return f"{self.table_name}.{self.name}"
+
+    @property
+    def needs_value(self) -> bool:
+        """Whether an insert must name it."""
+        return self.not_null and not self.has_default
+
+    @property
+    def fact(self) -> str:
+        """What a query relies on."""
+        return f"{self.type} not null" if self.not_null else self.type
+
+
+class UniqueKey(Struct, frozen=True):
+    """The columns of a key that bounds a row to one."""
+
+    relation: int
+    table_name: str
+    columns: list[str]
+
+    def __str__(self) -> str:
+        return f"{self.table_name} ({', '.join(self.columns)})"
+
+
+class Named(Struct, frozen=True):
+    """A function or an operator."""
+
+    number: int
+    name: str
+
+
+class EnumLabels(Struct, frozen=True):
+    """An enum's labels, in order."""
+
+    name: str
+    labels: list[str]
+
+
+class CatalogQueries(Queries, Protocol, file="catalog.sql"):
+    """queries/catalog.sql"""
+
+    async def list_columns(self, *, system: bool) -> list[Column]: ...
+    async def list_unique_keys(self, *, system: bool) -> list[UniqueKey]: ...
+    async def list_constraints(self) -> list[str]: ...
+    async def list_functions(self) -> list[Named]: ...
+    async def list_operators(self) -> list[Named]: ...
+    async def list_enum_labels(self) -> list[EnumLabels]: ...
+    async def get_function_body(self, *, name: str) -> str | None: ...
+
+
+class Facts(Struct, frozen=True):
+    """What the proof of one query relied on.
+
+    Columns with their types, keys that bound it to one row, and the columns that it fills of the tables
+    that it inserts into: no other one may need a value.
+    """
+
+    columns: dict[str, str]
+    keys: list[str]
+    inserts: dict[str, list[str]]
+
+
+Proven = Mapping[str, Facts]
+"""The facts of each query, by its name."""
+
+PROVEN = find_folder("queries") / "proven.json"
+
+
+def read_proven() -> Proven:
+    """What `svc check` proved last; nothing where it never ran."""
+    if not PROVEN.exists():
+        return {}
+    try:
+        return msgspec.json.decode(PROVEN.read_bytes(), type=dict[str, Facts])
+    except msgspec.DecodeError:  # of another release's form, or a merge that went wrong
+        return {}
+
+
+async def find_drift(queries: CatalogQueries) -> list[str]:
+    """The queries that would break or mean something else on this schema, each with what differs."""
+    columns = {str(column): column for column in await queries.list_columns(system=False)}
+    keys = {str(key) for key in await queries.list_unique_keys(system=False)}
+    return [
+        f"{name}: {', '.join(changes)}"
+        for name, facts in read_proven().items()
+        if (changes := [*compare(facts, columns, keys)])
+    ]
+
+
+def compare(facts: Facts, columns: Mapping[str, Column], keys: set[str]) -> Iterable[str]:
+    """What differs from the facts."""
+    for name, fact in facts.columns.items():
+        if name not in columns:
+            yield f"there is no {name}"
+        elif columns[name].fact != fact:
+            yield f"{name} is {columns[name].fact}, proven as {fact}"
+    for column in columns.values():
+        if column.needs_value and column.name not in facts.inserts.get(column.table_name, [column.name]):
+            yield f"{column} needs a value"
+    for key in facts.keys:
+        if key not in keys:
+            yield f"there is no unique key on {key}"

@@ -1,0 +1,184 @@
+"""The migrations: what the schema should be beside what was applied, and the runs that bring it there.
+
+yoyo runs them, under an advisory lock, with a checksum of every file that was applied.
+"""
+
+import glob
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from functools import partial
+from hashlib import sha256
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import msgspec
+from msgspec import Struct
+
+from svc.config import Config, DatabaseUrl, find_folder
+from svc.postgres.pool import Database
+from svc.postgres.queries import Queries
+
+LOCK_SECONDS = 600
+"""How long a run waits for another one to end."""
+
+
+class Checksum(Struct, frozen=True):
+    """A migration that was applied, and the SHA-256 of its file at that time."""
+
+    migration_id: str
+    checksum: str
+
+
+class MigrationQueries(Queries, Protocol, file="migrations.sql"):
+    """queries/migrations.sql"""
+
+    async def set_lock_timeout(self, *, milliseconds: int) -> None: ...
+    async def lock_migrations(self) -> None: ...
+    async def has_checksums(self) -> bool: ...
+    async def list_checksums(self) -> list[Checksum]: ...
+    async def create_checksum(self, *, migration_id: str, checksum: str) -> None: ...
+    async def delete_checksum(self, *, migration_id: str) -> None: ...
+
+
+State = Literal["applied", "pending", "edited", "unknown"]
+
+
+class Migration(Struct, frozen=True):
+    """One migration: `edited` since it was applied, or `unknown` to this release, as a newer one's is."""
+
+    id: str
+    state: State
+
+
+class MigrationError(Exception):
+    """The migrations cannot be run as they are; the message says which and why."""
+
+
+def read_files() -> dict[str, str]:
+    """The checksum of each migration, by name, in order. Raises MigrationError for one with no way back."""
+    files: dict[str, str] = {}
+    for path in sorted(find_folder("migrations").glob("*.sql")):
+        if path.name.endswith(".rollback.sql"):
+            continue
+        if not path.with_suffix(".rollback.sql").exists():
+            raise MigrationError(f"{path.stem}: there is no {path.stem}.rollback.sql")
+        files[path.stem] = checksum(path)
+    return files
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 of a file, whatever the line ends of the checkout are."""
+    return sha256(path.read_text(encoding="utf-8").encode()).hexdigest()
+
+
+async def list_migrations(queries: MigrationQueries) -> list[Migration]:
+    """All migrations, of this release and of the database, in order."""
+    files = read_files()
+    rows = await queries.list_checksums() if await queries.has_checksums() else []
+    applied = {row.migration_id: row.checksum for row in rows}
+    return [
+        Migration(name, find_state(files.get(name), applied.get(name)))
+        for name in sorted(files.keys() | applied.keys())
+    ]
+
+
+def find_state(file: str | None, applied: str | None) -> State:
+    """How a file and what was applied compare."""
+    if file is None:
+        return "unknown"
+    if applied is None:
+        return "pending"
+    return "applied" if file == applied else "edited"
+
+
+async def migrate(config: Config) -> list[str]:
+    """Applies what is pending and returns the names. Raises MigrationError, and the database's errors.
+
+    A second run at the same time waits for the first and finds nothing to do.
+    """
+    async with alone(config) as queries:
+        pending = select(await list_migrations(queries), "pending")
+        files = read_files()
+        for name in pending:
+            run_yoyo(config, name, "apply")
+            await queries.create_checksum(migration_id=name, checksum=files[name])
+        return pending
+
+
+async def rollback(config: Config, count: int) -> list[str]:
+    """Takes the last `count` migrations back and returns the names. Raises as `migrate` does."""
+    async with alone(config) as queries:
+        last = select(await list_migrations(queries), "applied", "unknown")[-count:][::-1]
+        files = read_files()
+        for name in last:
+            if name not in files:
+                raise MigrationError(f"{name}: only the release that brought it can take it back")
+            # Forgotten first: a run that dies in between leaves what the next `migrate` mends.
+            await queries.delete_checksum(migration_id=name)
+            try:
+                run_yoyo(config, name, "rollback")
+            except MigrationError:
+                await queries.create_checksum(migration_id=name, checksum=files[name])
+                raise
+        return last
+
+
+def select(migrations: list[Migration], *states: State) -> list[str]:
+    """The names of those in one of the states. Raises MigrationError where any file was edited."""
+    if edited := [migration.id for migration in migrations if migration.state == "edited"]:
+        raise MigrationError(f"Edited after it was applied: {', '.join(edited)}")
+    return [migration.id for migration in migrations if migration.state in states]
+
+
+def run_yoyo(config: Config, name: str, direction: Literal["apply", "rollback"]) -> None:
+    """Has yoyo apply or take back one migration, unless it remembers that it has. Raises MigrationError.
+
+    Its own lock is a row that a killed run leaves behind; under the advisory lock it can only be stale.
+    """
+    # Imported here: it and psycopg take memory and time that a serving process has no use for.
+    yoyo: Any = import_module("yoyo")
+    psycopg: Any = import_module("psycopg")
+    url = DatabaseUrl(config.database_url or "").for_driver("psycopg")
+    try:
+        migrations = yoyo.read_migrations(glob.escape(str(find_folder("migrations"))))
+        migrations = migrations.filter(partial(has_id, name))
+        with yoyo.get_backend(url) as backend:
+            backend.break_lock()
+            if direction == "apply":
+                backend.apply_migrations(backend.to_apply(migrations))
+            else:
+                backend.rollback_migrations(backend.to_rollback(migrations))
+    except (psycopg.Error, yoyo.exceptions.BadMigration) as error:
+        raise MigrationError(f"{name}: {error}") from None
+
+
+def has_id(name: str, migration: Any) -> bool:
+    """Whether a migration of yoyo's is the one of that name."""
+    return bool(migration.id == name)
+
+
+async def read_status(config: Config) -> list[Migration]:
+    """All migrations and their states. Takes no lock and changes nothing."""
+    database = Database(config)
+    try:
+        return await list_migrations(MigrationQueries.bind(database))
+    finally:
+        await database.close()
+
+
+@asynccontextmanager
+async def alone(config: Config) -> AsyncGenerator[MigrationQueries]:
+    """Queries on a connection of their own, while a transaction on another one holds the lock.
+
+    A lock of the transaction and not of the session, so that it holds through PgBouncer.
+    """
+    database = Database(msgspec.structs.replace(config, query_timeout=LOCK_SECONDS + 10, pool_size=2))
+    try:
+        async with database.transaction() as transaction:
+            lock = MigrationQueries.bind(transaction)
+            await lock.set_lock_timeout(milliseconds=LOCK_SECONDS * 1000)
+            await lock.lock_migrations()
+            yield MigrationQueries.bind(database)
+    finally:
+        await database.close()

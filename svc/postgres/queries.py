@@ -1,0 +1,253 @@
+"""The query contract: the statements of queries/*.sql, bound to typed signatures.
+
+A class declares the signatures once, where editors and type checkers see them:
+
+    class UserQueries(Queries, Protocol, file="users.sql"):
+        async def get_user(self, *, id: int) -> User | None: ...
+
+`UserQueries.bind(database)` makes the methods. A row becomes `Struct(*row)`: names, order and types
+are proven before the first request, so nothing is looked up per row.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from operator import itemgetter
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import (
+    Any,
+    ClassVar,
+    Protocol,
+    Self,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
+
+from msgspec import UNSET, Struct
+
+from svc.postgres.statements import Kind, Mismatch, Query, QueryError, load
+
+Row = Iterable[Any]
+"""The values of a row in the order of its columns, as asyncpg's Record gives them."""
+
+
+class Executor(Protocol):
+    """What runs queries: a Database, or one transaction on it."""
+
+    async def fetch_one(self, query: Query, arguments: Sequence[object]) -> Row | None:
+        """The first row, or None."""
+        ...
+
+    async def fetch_all(self, query: Query, arguments: Sequence[object]) -> Sequence[Row]:
+        """All rows."""
+        ...
+
+    async def change(self, query: Query, arguments: Sequence[object]) -> int:
+        """The number of rows that were changed."""
+        ...
+
+
+class Signature(Struct, frozen=True):
+    """What Python declares of a query: `row` is the struct or the scalar of one row, None for no rows."""
+
+    name: str
+    parameters: dict[str, Any]
+    row: Any
+    many: bool
+    optional: bool
+
+    @property
+    def columns(self) -> tuple[str, ...] | None:
+        """The columns that a row must have; None for a scalar, whose column may have any name."""
+        return self.row.__struct_fields__ if is_struct(self.row) else None
+
+
+def is_struct(type_: Any) -> bool:
+    """Whether a row becomes a struct rather than a scalar."""
+    return isinstance(type_, type) and issubclass(type_, Struct)
+
+
+def read_signature(name: str, method: Callable[..., Any]) -> Signature:
+    """Reads a method's annotations."""
+    hints = get_type_hints(method, include_extras=True)
+    result = hints.pop("return")
+    many = get_origin(result) is list
+    row = get_args(result)[0] if many else result
+    optional = get_origin(row) in (Union, UnionType) and NoneType in get_args(row)
+    if optional:
+        row = next(type_ for type_ in get_args(row) if type_ is not NoneType)
+    return Signature(name, hints, None if row is NoneType else row, many, optional)
+
+
+class Queries(Protocol):
+    """The signatures of one file's queries. Subclasses are Protocols, so that no body is needed."""
+
+    _file: ClassVar[str]
+
+    def __init_subclass__(cls, *, file: str | None = None) -> None:
+        super().__init_subclass__()
+        if file:
+            cls._file = file
+
+    @classmethod
+    def bind(cls, executor: Executor) -> Self:
+        """The queries, run by `executor`. Raises QueryError where the file and the class disagree."""
+        bound = type(cls.__name__, (cls,), {})()
+        for query, signature in cls.pairs():
+            setattr(bound, query.name, make_call(executor, query, signature))
+        return cast("Self", bound)
+
+    @classmethod
+    def pairs(cls) -> list[tuple[Query, Signature]]:
+        """Each query with its signature. Raises QueryError with all that is missing or differs on a side."""
+        pairs, wrong = cls.read()
+        if wrong:
+            raise QueryError(wrong)
+        return pairs
+
+    @classmethod
+    def read(cls) -> tuple[list[tuple[Query, Signature]], list[Mismatch]]:
+        """Each query that fits its signature, and what does not fit."""
+        methods = {n: m for n, m in vars(cls).items() if callable(m) and not n.startswith("_")}
+        wrong: list[Mismatch] = []
+        try:
+            queries = load(cls._file)
+        except QueryError as error:
+            return [], list(error.mismatches)
+        except FileNotFoundError:
+            queries = {}
+        for query in queries.values():
+            if query.name not in methods:
+                expected = f"a signature in {cls.__name__}"
+                wrong.append(Mismatch(query.path, query.line, query.name, expected, "none"))
+        pairs: list[tuple[Query, Signature]] = []
+        for name, method in methods.items():
+            if fitting := queries.get(name):
+                signature = read_signature(name, method)
+                mismatches = [*compare(fitting, signature)]
+                pairs += [] if mismatches else [(fitting, signature)]
+                wrong += mismatches
+            else:
+                path, line = Path(method.__code__.co_filename), method.__code__.co_firstlineno
+                wrong.append(Mismatch(path, line, name, f"a query in {cls._file}", "none"))
+        return pairs, wrong
+
+
+RESULTS: dict[Kind, str] = {
+    "one": "a struct or a scalar",
+    "many": "a list",
+    "exec": "None",
+    "execrows": "int",
+}
+
+
+def compare(query: Query, signature: Signature) -> Iterator[Mismatch]:
+    """What of a query and its signature disagrees, as far as that shows without a database."""
+
+    def differ(expected: str, found: str) -> Mismatch:
+        return Mismatch(query.path, query.line, query.name, expected, found)
+
+    used = {name.partition(".")[0] for name in query.parameters}
+    for name in sorted(used - signature.parameters.keys()):
+        yield differ(f"a parameter {name} in the signature", "none")
+    for name in sorted(signature.parameters.keys() - used):
+        yield differ(f":{name} in the SQL", "none")
+    for name in query.parameters:
+        outer, dot, field = name.partition(".")
+        struct = signature.parameters.get(outer)
+        if struct and is_struct(struct) != bool(dot):
+            yield differ(
+                f"a struct for :{name}" if dot else f":{name}.field, since it is a struct", f":{name}"
+            )
+        elif struct and dot and field not in struct.__struct_fields__:
+            yield differ(f"a field {field} in {struct.__name__}", "none")
+    if not result_fits(query.kind, signature):
+        yield differ(f"{RESULTS[query.kind]} as the result of :{query.kind}", "another result")
+
+
+def result_fits(kind: Kind, signature: Signature) -> bool:
+    """Whether a signature's result is of its query's kind."""
+    if kind == "one":
+        return signature.row is not None and not signature.many
+    if kind == "many":
+        return signature.many
+    return (
+        not signature.many
+        and not signature.optional
+        and signature.row is (int if kind == "execrows" else None)
+    )
+
+
+def make_call(executor: Executor, query: Query, signature: Signature) -> Callable[..., Awaitable[object]]:
+    """The method itself: arguments in order, one call of the executor, one struct a row."""
+    arrange = make_arrange(query, signature)
+    make: Callable[..., object] = signature.row if is_struct(signature.row) else itself
+
+    fetch_one, fetch_all = executor.fetch_one, executor.fetch_all
+
+    async def one(**arguments: object) -> object:
+        row = await fetch_one(query, arrange(arguments))
+        if row is None:
+            if signature.optional:
+                return None
+            raise LookupError(f"{query} found no row, which its signature rules out")
+        return make(*row)
+
+    async def many(**arguments: object) -> object:
+        return [make(*row) for row in await fetch_all(query, arrange(arguments))]
+
+    async def exec_(**arguments: object) -> object:
+        await executor.change(query, arrange(arguments))
+        return None
+
+    async def execrows(**arguments: object) -> object:
+        return await executor.change(query, arrange(arguments))
+
+    call = {"one": one, "many": many, "exec": exec_, "execrows": execrows}[query.kind]
+    call.__name__, call.__doc__ = query.name, query.doc
+    return call
+
+
+def itself(value: object) -> object:
+    """The only value of a row: a scalar needs no struct."""
+    return value
+
+
+def make_arrange(query: Query, signature: Signature) -> Callable[[dict[str, object]], Sequence[object]]:
+    """A function from a call's arguments to the statement's, in order. A field that is UNSET becomes null."""
+    paths = [name.partition(".") for name in query.parameters]
+    wanted = signature.parameters.keys()
+    count = len(wanted)
+    nested = any(field for _, _, field in paths)
+    arrange = nested_getter(paths) if nested else flat_getter(query.parameters)
+
+    def checked(arguments: dict[str, object]) -> Sequence[object]:
+        if len(arguments) == count:
+            try:
+                return arrange(arguments)
+            except KeyError:
+                pass
+        raise TypeError(f"{query.name} takes {', '.join(wanted)}")
+
+    return checked
+
+
+def flat_getter(names: tuple[str, ...]) -> Callable[[dict[str, object]], Sequence[object]]:
+    """Values by name. `itemgetter` of several names gives a tuple that is made in C."""
+    if len(names) > 1:
+        return itemgetter(*names)
+    return lambda arguments: [arguments[name] for name in names]
+
+
+def nested_getter(paths: list[tuple[str, str, str]]) -> Callable[[dict[str, object]], Sequence[object]]:
+    """Values by name, and fields of values."""
+
+    def get(arguments: dict[str, object]) -> Sequence[object]:
+        values = (
+            getattr(arguments[outer], field) if field else arguments[outer] for outer, _, field in paths
+        )
+        return [None if value is UNSET else value for value in values]
+
+    return get

@@ -1,0 +1,1 @@
+"""The users: single ones, lists, bulk, and what makes them up."""

@@ -1,0 +1,110 @@
+"""All users: GET /users/export.
+
+How a client knows that it has them all: the header `X-Last-Id` is the id of the last one, 0 where there is
+none, and users come in the order of their ids. It costs one look at the index and no count, passes through
+proxies, puts no line among the users that is none, and is held against the last line alone. Chunks without a
+last chunk, which most clients report by themselves, say the same where no proxy mends them.
+"""
+
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+from msgspec import Struct
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from svc.http.answers import CSV, NDJSON, encode_lines
+from svc.http.headers import choose_media_type
+from svc.http.operations import Operation, Slots
+from svc.http.problems import Problem
+from svc.postgres.pool import Database
+from svc.postgres.queries import Queries
+from svc.users.rows import UserColumns
+from svc.users.structs import User
+
+BLOCK = 1000
+"""Users that are read at once: 130 KB or so."""
+
+
+class UserBlock(Struct, frozen=True):
+    """Users as CSV, a line each, and the last one's id. Empty, and 0, for none."""
+
+    users: str
+    last: int
+
+
+class ExportQueries(Queries, Protocol, file="user_export.sql"):
+    """queries/user_export.sql"""
+
+    async def get_last_id(self) -> int: ...
+    async def export_users(self, *, after: int, limit: int) -> UserColumns: ...
+    async def export_users_as_csv(self, *, after: int, limit: int) -> UserBlock: ...
+
+
+class ExportSlots(Slots):
+    """Exports under way: each holds a connection."""
+
+
+async def export_users(request: Request, database: Database, slots: ExportSlots) -> Response:
+    """All users by id, out of one snapshot, as NDJSON or as CSV (RFC 4180) with a header line."""
+    media_type = choose_media_type(request, [NDJSON, CSV])
+    if media_type is None:
+        raise Problem(406, f"There is {NDJSON} and {CSV}")
+    return Export(request, media_type, database, slots)
+
+
+class Export(Response):
+    """Goes out block by block. A client that takes none for a minute is cut off: see svc/http/protocol.py."""
+
+    def __init__(self, request: Request, media_type: str, database: Database, slots: ExportSlots) -> None:
+        self.background = None
+        self._request = request
+        self._media_type = media_type
+        self._database = database
+        self._slots = slots
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Raises ClientDisconnect where nobody reads on."""
+        with self._slots.take():
+            async with self._database.transaction(snapshot=True) as connection:
+                queries = ExportQueries.bind(connection)
+                last = await queries.get_last_id()
+                await send({"type": "http.response.start", "status": 200, "headers": self._make_head(last)})
+                if scope["method"] != "HEAD":
+                    await self._send_users(queries, send)
+        await send({"type": "http.response.body"})
+
+    def _make_head(self, last: int) -> list[tuple[bytes, bytes]]:
+        return [
+            (b"content-type", self._media_type.encode()),
+            (b"vary", b"accept"),
+            (b"x-last-id", b"%d" % last),
+        ]
+
+    async def _send_users(self, queries: ExportQueries, send: Send) -> None:
+        read = read_users_as_csv if self._media_type == CSV else read_users
+        async for part in read(queries):
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+            if await self._request.is_disconnected():
+                raise ClientDisconnect
+
+
+async def read_users(queries: ExportQueries) -> AsyncIterator[bytes]:
+    """All users as NDJSON, a block at a time."""
+    after = 0
+    while (block := await queries.export_users(after=after, limit=BLOCK)).ids:
+        yield encode_lines(block.users())
+        after = block.ids[-1]
+
+
+async def read_users_as_csv(queries: ExportQueries) -> AsyncIterator[bytes]:
+    """The same as CSV, which PostgreSQL writes."""
+    yield b"id,email,display_name,is_active,created_at\r\n"
+    after = 0
+    while (block := await queries.export_users_as_csv(after=after, limit=BLOCK)).users:
+        yield (block.users + "\r\n").encode()
+        after = block.last
+
+
+ROUTES = [Operation("GET", "/users/export", export_users, "users:read", User)]

@@ -1,0 +1,230 @@
+"""New users, any number at once: POST /users/import.
+
+Lines are checked as they come, and what is good goes to a temporary file; when the last line is there, one
+transaction takes them all. So neither a slow client nor a thousand passwords to hash hold a connection or a
+lock, and a body that was cut leaves nothing behind.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from operator import attrgetter
+from tempfile import SpooledTemporaryFile
+from typing import Protocol, Self
+
+import msgspec
+from msgspec import UNSET, Struct
+from msgspec.structs import astuple
+from starlette.requests import Request
+from starlette.responses import Response
+
+from svc.accounts.passwords import Password, Passwords
+from svc.http.answers import NDJSON, answer, encode
+from svc.http.fields import JsonObject
+from svc.http.operations import Operation, Slots
+from svc.http.parsing import MOST_ERRORS, check_media_type, invalid_body, parse_body
+from svc.http.problems import FieldError, Problem, broken_constraint, find_problem, unavailable
+from svc.http.validation import parse_hook
+from svc.postgres.connection import Connection
+from svc.postgres.pool import Database
+from svc.postgres.queries import Queries
+from svc.users.structs import ImportUser
+
+BLOCK_BYTES = 200_000
+"""Bytes of an import that are loaded at once, and one line more: about a thousand users."""
+
+MOST_HELD = 1_048_576
+"""Bytes of an import that are kept in memory before a file is made."""
+
+BREATH = 50
+"""Lines of an import that are checked before other requests get a turn: half a millisecond or so."""
+
+
+class NewUser(Struct, frozen=True, array_like=True):
+    """A user that may be created, and the number of the line that says so, from 1."""
+
+    line: int
+    email: str
+    hashed_password: str
+    display_name: str | None
+    profile: JsonObject | None
+    referred_by: int | None
+
+
+class NewUsers(Struct, frozen=True):
+    """The same, column by column."""
+
+    lines: list[int]
+    emails: list[str]
+    hashed_passwords: list[str]
+    display_names: list[str | None]
+    profiles: list[JsonObject | None]
+    referrers: list[int | None]
+
+    @classmethod
+    def of(cls, users: Sequence[NewUser]) -> Self:
+        """At least one, in the same order."""
+        return cls(*map(list, zip(*map(astuple, users), strict=True)))
+
+
+class RefusedLine(Struct, frozen=True):
+    """A line of an import, by its number from 1, and what is wrong with it."""
+
+    line: int
+    errors: tuple[FieldError, ...]
+
+
+class Imported(Struct, frozen=True):
+    """The answer of `POST /users/import`: `skipped` have an email that is taken, by a line above perhaps.
+
+    `refused` has 100 lines at most.
+    """
+
+    created: int
+    skipped: int
+    refused: list[RefusedLine]
+    refused_count: int
+
+
+class ImportQueries(Queries, Protocol, file="user_import.sql"):
+    """queries/user_import.sql"""
+
+    async def lock_referrers(self, *, ids: list[int]) -> list[int]: ...
+    async def import_users(self, *, new: NewUsers) -> int: ...
+
+
+class ImportSlots(Slots):
+    """Imports under way: each holds a file, and a connection at last."""
+
+
+async def import_users(
+    request: Request, database: Database, passwords: Passwords, slots: ImportSlots
+) -> Response:
+    """Creates the users of all good lines, whatever is wrong with the others; none of them in a 503."""
+    check_media_type(request, [NDJSON])
+    with slots.take(), SpooledTemporaryFile[bytes](MOST_HELD) as spool:
+        new = Import(spool)
+        await new.take_in(request, passwords)
+        async with database.transaction() as connection:
+            created = await new.load(connection)
+    return answer(new.sum_up(created))
+
+
+class Import:
+    """One import: takes lines in, then loads what is good; counts and keeps what is refused."""
+
+    def __init__(self, spool: SpooledTemporaryFile[bytes]) -> None:
+        self._spool = spool
+        self._given = self._refused_count = 0
+        self._refused: list[RefusedLine] = []
+
+    async def take_in(self, request: Request, passwords: Passwords) -> None:
+        """Checks every line. Raises ClientDisconnect where the body was cut, Problem 503 for a full disk."""
+        longest = request.state["max_body"]
+        number = 0
+        async for line in read_lines(request, longest):
+            number += 1
+            if number % BREATH == 0:
+                await asyncio.sleep(0)
+            if not line.strip():
+                continue
+            self._given += 1
+            try:
+                if len(line) > longest:
+                    raise Problem(413, f"Expected a line of at most {longest} bytes")
+                user = await make_user(number, line, passwords)
+            except Problem as problem:
+                self._refuse(number, problem)
+            else:
+                self._keep(encode(user) + b"\n")
+
+    async def load(self, connection: Connection) -> int:
+        """How many users were created."""
+        queries = ImportQueries.bind(connection)
+        created = 0
+        self._spool.seek(0)
+        while lines := self._spool.readlines(BLOCK_BYTES):
+            users = await self._find_referred(queries, [decode(line) for line in lines])
+            created += await self._create(connection, queries, users)
+        return created
+
+    def sum_up(self, created: int) -> Imported:
+        """The answer."""
+        skipped = self._given - self._refused_count - created
+        refused = sorted(self._refused, key=attrgetter("line"))
+        return Imported(created, skipped, refused, self._refused_count)
+
+    def _keep(self, line: bytes) -> None:
+        try:
+            self._spool.write(line)
+        except OSError:
+            raise unavailable("There is no room for the import; nothing was done", "overload") from None
+
+    def _refuse(self, line: int, problem: Problem) -> None:
+        self._refused_count += 1
+        if self._refused_count <= MOST_ERRORS:
+            errors = problem.errors or (FieldError("#", problem.detail),)
+            self._refused.append(RefusedLine(line, errors))
+
+    async def _find_referred(self, queries: ImportQueries, users: list[NewUser]) -> list[NewUser]:
+        """The users whose referrer there is, if they name one; the others are refused."""
+        named = {user.referred_by for user in users if user.referred_by is not None}
+        there = {None, *(await queries.lock_referrers(ids=sorted(named)) if named else ())}
+        for user in users:
+            if user.referred_by not in there:
+                self._refuse(user.line, broken_constraint("users_referred_by_fkey"))
+        return [user for user in users if user.referred_by in there]
+
+    async def _create(self, connection: Connection, queries: ImportQueries, users: list[NewUser]) -> int:
+        """How many were created. What the database refuses, a profile too large say, is found by halves."""
+        try:
+            async with connection.transaction():
+                return await queries.import_users(new=NewUsers.of(users))
+        except Exception as error:
+            problem = find_problem(error)
+            if problem is None or problem.status == 503:
+                raise
+        if len(users) == 1:
+            self._refuse(users[0].line, problem)
+            return 0
+        half = len(users) // 2
+        first = await self._create(connection, queries, users[:half])
+        return first + await self._create(connection, queries, users[half:])
+
+
+async def read_lines(request: Request, longest: int) -> AsyncIterator[bytes]:
+    """The lines of a body without their line feeds. Of one that is too long, one byte too many is kept."""
+    line = bytearray()
+    async for chunk in request.stream():
+        *ended, begun = chunk.split(b"\n")
+        for end in ended:
+            line += end[: longest + 1 - len(line)]
+            yield bytes(line)
+            line.clear()
+        line += begun[: longest + 1 - len(line)]
+    yield bytes(line)
+
+
+async def make_user(number: int, line: bytes, passwords: Passwords) -> NewUser:
+    """The user of a line. Raises Problem for what is none."""
+    given = parse_body(line, ImportUser)
+    if (given.password is UNSET) == (given.hashed_password is UNSET):
+        raise invalid_body([((), "Expected password or hashed_password, one of the two")])
+    if given.password is UNSET:
+        hashed = str(given.hashed_password)
+    else:
+        hashed = await hash_in_turn(passwords, given.password)
+    return NewUser(number, str(given.email), hashed, given.display_name, given.profile, given.referred_by)
+
+
+async def hash_in_turn(passwords: Passwords, password: Password) -> str:
+    """The hash. An import has one password hashed at a time, and lets others go first where many wait."""
+    while True:
+        try:
+            return await passwords.hash(password)
+        except Problem:
+            await asyncio.sleep(0.01)
+
+
+decode = msgspec.json.Decoder(NewUser, dec_hook=parse_hook).decode
+
+ROUTES = [Operation("POST", "/users/import", import_users, "users:write", Imported)]

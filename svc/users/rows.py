@@ -1,0 +1,59 @@
+"""What is stored, as it comes from the database and is asked of it; what may be sent is in structs.py."""
+
+from typing import Self
+
+from msgspec import Raw, Struct
+
+from svc.users.structs import User
+
+
+class Ids(str):
+    """Ids as PostgreSQL reads an array of them, `{1, 2}`: asyncpg takes 0.4 µs for each element of a list."""
+
+    __slots__ = ()
+
+    @classmethod
+    def of(cls, ids: list[int]) -> Self:
+        """In the same order."""
+        return cls(f"{{{str(ids)[1:-1]}}}")
+
+
+class StoredUser(Struct, frozen=True, gc=False):
+    """A user as one row of the database, less what no reader may have."""
+
+    id: int
+    email: str
+    display_name: str | None
+    is_active: bool
+    created_at: str
+    version: int
+    profile: Raw | None = None
+
+    def public(self) -> User:
+        """What clients see of it."""
+        return User(self.id, self.email, self.display_name, self.is_active, self.created_at, self.profile)
+
+
+class UserColumns(Struct, frozen=True):
+    """Users, column by column."""
+
+    ids: list[int]
+    emails: list[str]
+    display_names: list[str | None]
+    are_active: list[bool]
+    created_ats: list[str]
+
+    def users(self) -> list[User]:
+        """One by one."""
+        return [*map(User, self.ids, self.emails, self.display_names, self.are_active, self.created_ats)]
+
+
+class StoredUserColumns(UserColumns, frozen=True):
+    """The same with their versions."""
+
+    versions: list[int]
+
+    def stored_users(self) -> list[StoredUser]:
+        """One by one."""
+        columns = self.ids, self.emails, self.display_names, self.are_active, self.created_ats, self.versions
+        return [*map(StoredUser, *columns)]

@@ -1,0 +1,280 @@
+"""`svc check` as a person or CI runs it: in a checkout of its own, which is edited for the purpose."""
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import pytest
+
+from tests.support import CHECKOUT
+
+Place = tuple[str, str, int, str]
+
+
+class Ran(NamedTuple):
+    """A run of `svc check`, and the checkout it was run in."""
+
+    checkout: Path
+    code: int
+    out: str
+    err: str
+
+    def find(self, *, warning: bool = False) -> list[Place]:
+        """The kind, file, line and query of each error, or of each warning."""
+        assert self.out.startswith("{"), f"no JSON, but {self.out}{self.err}"
+        found: list[dict[str, Any]] = msgspec.json.decode(self.out)["findings"]
+        wanted = [each for each in found if each.get("warning", False) is warning]
+        return sorted((each["kind"], each["file"], each["line"], each["query"]) for each in wanted)
+
+    def place(self, kind: str, file: str, query: str, text: str = "") -> Place:
+        """The same for the last line with a text; without one, the query's header or its signature."""
+        text = text or (f"-- name: {query} :" if file.endswith(".sql") else f"async def {query}(")
+        lines = (self.checkout / file).read_text().split("\n")
+        return kind, file, max(number for number, line in enumerate(lines, 1) if text in line), query
+
+
+def check(checkout: Path, *arguments: str) -> Ran:
+    command = [sys.executable, "-m", "svc", "check", *arguments]
+    ran = subprocess.run(command, cwd=checkout, capture_output=True, text=True, timeout=300)
+    return Ran(checkout, ran.returncode, ran.stdout, ran.stderr)
+
+
+def edit(file: Path, old: str, new: str) -> None:
+    """Replaces a text that is there once."""
+    text = file.read_text()
+    assert text.count(old) == 1, f"{file.name} has {text.count(old)} times: {old}"
+    file.write_text(text.replace(old, new))
+
+
+def append(file: Path, *lines: str) -> None:
+    old = [file.read_text()] if file.exists() else []
+    file.write_text("\n".join([*old, *lines, ""]))
+
+
+def declare(checkout: Path, signature: str) -> None:
+    """Adds a signature to ApiKeyQueries."""
+    last = "    async def revoke_api_key(self, *, id: int) -> int: ...\n"
+    edit(checkout / "svc/accounts/keys.py", last, f"{last}    async def {signature}: ...\n")
+
+
+def release(checkout: Path, tag: str) -> None:
+    """Commits all that is there."""
+    who = ["-c", "user.name=Ada", "-c", "user.email=ada@example.com"]
+    for command in (["init"], ["add", "--all"], ["commit", "--message", tag], ["tag", tag]):
+        subprocess.run(["git", *who, *command], cwd=checkout, check=True, capture_output=True)
+
+
+def add_migration(checkout: Path, name: str, apply: str, rollback: str) -> None:
+    append(checkout / f"migrations/{name}.sql", apply)
+    append(checkout / f"migrations/{name}.rollback.sql", rollback)
+
+
+# What is done to a checkout before it is checked.
+
+
+def mark_needlessly(checkout: Path) -> Ran:
+    """No mistake: a warning, and nothing that was proven before."""
+    (checkout / "queries/proven.json").unlink()
+    header = "-- name: list_api_keys :many\n"
+    edit(checkout / "queries/api_keys.sql", header, f"{header}-- @not_null: id\n")
+    return check(checkout, "--json")
+
+
+def make_one_mistake(checkout: Path) -> Ran:
+    edit(checkout / "queries/api_keys.sql", "select id, name, scopes,", "select id, name, scops,")
+    return check(checkout)
+
+
+def make_many_mistakes(checkout: Path) -> Ran:
+    """Of many kinds, most of them in files that have others."""
+    keys, users = checkout / "queries/api_keys.sql", checkout / "queries/users.sql"
+    lists = checkout / "queries/user_lists.sql"
+    edit(keys, "select id, name, scopes,", "select id, name, scops,")
+    append(keys, "-- name: count_keys :one", "-- New.", "select count(*) as n from api_keys;")
+    append(keys, "-- name: get_user :one", "-- The second one.", "select count(*) as n from api_keys;")
+    for signature in ("count_keys(self) -> int", "get_user(self) -> int", "no_query(self) -> int"):
+        declare(checkout, signature)
+    edit(checkout / "svc/accounts/keys.py", "    scopes: list[str]\n\n", "    rights: list[str]\n\n")
+    append(users, "-- name: no_signature :one", "-- New.", "select 1 as n;")
+    edit(lists, "-- name: count_users :one\n", "-- name: count_users :one\n-- @hot\n")
+    deleting = "def delete_user(self, *, id: int"
+    edit(checkout / "svc/users/handlers.py", f"{deleting}, versions: list[int] | None)", f"{deleting})")
+    edit(checkout / "svc/users/handlers.py", "    user_id: int\n", "    user_id: int | None\n")
+    edit(checkout / "svc/postgres/migrations.py", "    checksum: str\n\n", "    checksum: bytes\n\n")
+    append(checkout / "svc/extra.py", "import asyncpg")
+    return check(checkout, "--json")
+
+
+def make_files_unreadable(checkout: Path) -> Ran:
+    append(checkout / "queries/api_keys.sql", "-- name: get_api_key :one", "-- The second one.", "select 1;")
+    append(checkout / "queries/loose.sql", "select 1;")
+    append(checkout / "queries/lonely.sql", "-- name: lonely :one", "-- New.", "select 1 as n;")
+    (checkout / "queries/health.sql").unlink()
+    return check(checkout, "--json")
+
+
+def roll_out(checkout: Path, over: str) -> Ran:
+    """A first release; a second that renames a column and asks for a new one; then what only adds things."""
+    keys, users = checkout / "queries/api_keys.sql", checkout / "queries/users.sql"
+    release(checkout, "first")
+    rename = "alter table api_keys rename column {} to {};".format
+    add_migration(checkout, "0901_rename", rename("scopes", "rights"), rename("rights", "scopes"))
+    edit(
+        keys, "insert into api_keys (name, key_hash, scopes,", "insert into api_keys (name, key_hash, rights,"
+    )
+    edit(keys, "select id, scopes\n", "select id, rights as scopes\n")
+    edit(keys, "select id, name, scopes,", "select id, name, rights as scopes,")
+    table = "alter table idempotency_keys"
+    add_migration(checkout, "0902_ask", f"{table} add made_by text not null;", f"{table} drop made_by;")
+    edit(users, "insert into idempotency_keys (key_hash,", "insert into idempotency_keys (made_by, key_hash,")
+    edit(users, "select :retry.key_hash,", "select 'x', :retry.key_hash,")
+    proven = checkout / "queries/proven.json"
+    proven.write_text(re.sub(r'(?<=[".])scopes"', 'rights"', proven.read_text()))
+    edit(proven, '"idempotency_keys": [', '"idempotency_keys": ["made_by", ')
+    release(checkout, "second")
+    add = "alter table users add note text, add constraint users_note_check check (note <> '');"
+    add += "create index users_note_idx on users (note); create table notes (id bigint primary key);"
+    drop = "drop table notes; alter table users drop constraint users_note_check, drop note;"
+    add_migration(checkout, "0903_add", add, drop)
+    return check(checkout, "--json", "--against", over)
+
+
+SCENARIOS = {
+    "over the first release": partial(roll_out, over="first"),
+    "over the second release": partial(roll_out, over="second"),
+    "over nowhere": partial(roll_out, over="nowhere"),
+    "over nothing": partial(roll_out, over=""),
+    "a warning": mark_needlessly,
+    "one mistake": make_one_mistake,
+    "many mistakes": make_many_mistakes,
+    "unreadable files": make_files_unreadable,
+}
+After = Callable[[str], Ran]
+
+
+@pytest.fixture(scope="module")
+def after(tmp_path_factory: pytest.TempPathFactory) -> Iterator[After]:
+    """What came of each scenario. Two are run at a time, since a check mostly waits."""
+
+    def run(name: str) -> Ran:
+        checkout = tmp_path_factory.mktemp("checkout")
+        for folder in ("svc", "queries", "migrations"):
+            shutil.copytree(
+                CHECKOUT / folder, checkout / folder, ignore=shutil.ignore_patterns("__pycache__")
+            )
+        shutil.copy(CHECKOUT / "pyproject.toml", checkout)
+        return SCENARIOS[name](checkout)
+
+    with ThreadPoolExecutor(2) as threads:
+        runs = {name: threads.submit(run, name) for name in SCENARIOS}
+        yield lambda name: runs[name].result()
+
+
+def test_a_checkout_with_no_more_than_warnings_agrees(after: After) -> None:
+    ran = after("a warning")
+    assert (ran.code, ran.find()) == (0, [])
+    assert ran.find(warning=True) == [
+        ran.place("mark", "queries/api_keys.sql", "list_api_keys", "select id, name")
+    ]
+    headers = [re.findall("^-- name:", file.read_text(), re.M) for file in CHECKOUT.glob("queries/*.sql")]
+    report = msgspec.json.decode(ran.out)
+    assert report["queries"] == sum(map(len, headers))
+    assert report["migrations"] == len([*CHECKOUT.glob("migrations/*.rollback.sql")])
+    assert report["structs"] > 10
+
+
+def test_what_was_proven_is_written_down_and_is_what_this_checkout_has(after: After) -> None:
+    written = after("a warning").checkout / "queries/proven.json"
+    assert written.read_bytes() == (CHECKOUT / "queries/proven.json").read_bytes()
+
+
+def test_one_mistake_is_told_once_with_its_place_and_the_line_itself(after: After) -> None:
+    ran = after("one mistake")
+    _, file, line, query = ran.place("", "queries/api_keys.sql", "list_api_keys", "scops")
+    *told, verdict = ran.out.splitlines()
+    assert ran.code == 1
+    assert told == [
+        f"{file}:{line}:18: error: {query}: sql",
+        "  expected  a statement that prepares",
+        '  found     42703 column "scops" does not exist',
+        "  | select id, name, scops, created_at, expires_at, revoked_at",
+        "  |                  ^",
+    ]
+    assert verdict.endswith(": 1 disagreements")
+
+
+def test_all_mistakes_are_found_in_one_run_and_nothing_else(after: After) -> None:
+    ran = after("many mistakes")
+    keys, users = "queries/api_keys.sql", "queries/users.sql"
+    expected = {
+        ran.place("sql", keys, "list_api_keys", "scops"),
+        ran.place("column", keys, "get_api_key"),
+        ran.place("unused", keys, "count_keys"),
+        ran.place("signature", keys, "get_user"),
+        ran.place("signature", "svc/accounts/keys.py", "no_query"),
+        ran.place("signature", users, "no_signature"),
+        ran.place("signature", users, "delete_user"),
+        ran.place("plan", "queries/user_lists.sql", "count_users"),
+        ran.place("column", "queries/migrations.sql", "list_checksums", "select migration_id, checksum"),
+        ran.place("text", "svc/extra.py", "-", "import asyncpg"),
+    }
+    found = set(ran.find())
+    assert ran.code == 1
+    assert sorted(expected - found) == [], "missed"
+    assert sorted(found - expected) == [], "told in vain"
+    loose = ran.place("nullability", users, "get_first_answer", "select user_id, email")
+    assert ran.find(warning=True) == [loose]
+
+
+def test_a_file_that_cannot_be_read_is_a_finding_among_others(after: After) -> None:
+    ran = after("unreadable files")
+    assert ran.code == 1
+    assert ran.find() == [
+        ran.place("signature", "queries/api_keys.sql", "get_api_key"),
+        ran.place("signature", "queries/lonely.sql", "lonely"),
+        ran.place("signature", "queries/loose.sql", "-", "select 1;"),
+        ran.place("signature", "svc/health/__init__.py", "get_writability"),
+    ]
+
+
+RENAMED = {"create_api_key": "key_hash, rights", "get_api_key": "id, rights", "list_api_keys": "name, rights"}
+
+
+def test_an_old_query_that_does_not_prepare_on_the_new_schema_is_an_error(after: After) -> None:
+    ran = after("over the first release")
+    places = [ran.place("rollout", "queries/api_keys.sql", *new) for new in RENAMED.items()]
+    expected = {(kind, f"first:{file}", line, query) for kind, file, line, query in places}
+    assert ran.code == 1
+    assert expected <= set(ran.find())
+
+
+def test_an_old_insert_that_lacks_a_value_on_the_new_schema_is_an_error(after: After) -> None:
+    found = {(kind, file, query) for kind, file, _, query in after("over the first release").find()}
+    others = {found_ for found_ in found if found_[2] not in RENAMED}
+    assert others == {("rollout", "first:queries/users.sql", "create_user_once")}
+
+
+def test_a_new_query_that_does_not_outlive_a_rollback_is_a_warning(after: After) -> None:
+    ran = after("over the first release")
+    expected = [ran.place("rollout", "queries/api_keys.sql", *new) for new in RENAMED.items()]
+    expected += [ran.place("rollout", "queries/users.sql", "create_user_once", "(made_by,")]
+    assert sorted(set(ran.find(warning=True))) == expected
+
+
+def test_a_release_that_only_adds_to_the_schema_rolls_out_in_silence(after: After) -> None:
+    ran = after("over the second release")
+    assert (ran.code, ran.find(), ran.find(warning=True)) == (0, [], [])
+
+
+@pytest.mark.parametrize("name", ["nowhere", "nothing"])
+def test_a_revision_that_is_not_there_is_no_agreement(after: After, name: str) -> None:
+    ran = after(f"over {name}")
+    assert (ran.code, ran.out) == (1, "")
+    assert re.fullmatch(r"svc: .*revision.*\n|svc: .*Not a valid object name nowhere\n", ran.err), ran.err

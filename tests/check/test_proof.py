@@ -1,0 +1,305 @@
+"""`svc check` on queries made for the purpose: what it must find, and what it must leave alone."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+import pytest
+from msgspec import Meta, Raw, Struct
+
+from svc.check.findings import Finding
+from svc.check.prove import Proof, read_schema
+from svc.config import Config, DatabaseUrl
+from svc.http.fields import JsonObject
+from svc.postgres.connection import connect
+from svc.postgres.queries import Signature, read_signature
+from svc.postgres.statements import Query, read_queries
+from tests.support import at, skip_before_18
+
+SCHEMA = """
+create type mood as enum ('glad', 'sad');
+create table teams (
+    id bigint generated always as identity primary key,
+    name text not null,
+    motto text,
+    token bytea,
+    unique (name)
+);
+comment on column teams.token is 'secret';
+create table members (
+    id bigint generated always as identity primary key,
+    team_id bigint references teams (id),
+    email text not null,
+    rank int not null default 0,
+    mood mood not null default 'glad',
+    born date,
+    seen timestamp,
+    paid numeric not null default 0,
+    tag uuid,
+    labels text[] not null default '{}',
+    notes jsonb not null default '{}',
+    unique (team_id, email)
+);
+create index members_email_idx on members (email);
+"""
+
+
+@pytest.fixture(scope="module")
+def made(server_url: DatabaseUrl, admin: Callable[[str], None]) -> Iterator[DatabaseUrl]:
+    """A database with two tables that have a bit of everything."""
+    skip_before_18(server_url)
+    admin("create database bareline_check template template0")
+    url = at(server_url, "bareline_check")
+    asyncio.run(run_sql(url, SCHEMA))
+    yield url
+    admin("drop database bareline_check with (force)")
+
+
+async def run_sql(url: DatabaseUrl, text: str) -> None:
+    connection = await connect(Config(database_url=url))
+    await connection.execute(text)
+    await connection.close()
+
+
+def pair(method: Any, statement: str, kind: str = "many", marks: str = "") -> tuple[Query, Signature]:
+    """A query of a file, and its signature."""
+    text = f"-- name: {method.__name__} :{kind}\n{marks}-- For a test.\n{statement};\n"
+    (query,) = read_queries(text, Path("made.sql")).values()
+    return query, read_signature(method.__name__, method)
+
+
+def prove(
+    url: DatabaseUrl, *pairs: tuple[Query, Signature], answered: frozenset[type] = frozenset()
+) -> list[Finding]:
+    """What is found of the queries without running them."""
+
+    async def run() -> list[Finding]:
+        connection = await connect(Config(database_url=url))
+        try:
+            schema = await read_schema(connection)
+            proofs = [Proof(connection, schema, *pair) for pair in pairs]
+            return [finding for proof in proofs for finding in await proof.run(set(answered))]
+        finally:
+            await connection.close()
+
+    return asyncio.run(run())
+
+
+async def rows(self: object) -> list[int]: ...
+
+
+def test_a_statement_that_does_not_prepare_is_shown_at_its_place(made: DatabaseUrl) -> None:
+    async def list_teams(self: object, *, name: str) -> list[int]: ...
+
+    (found,) = prove(made, pair(list_teams, "select id\nfrom teams\nwhere name = :name and nmae = :name"))
+    assert (found.kind, found.file, found.line, found.column) == ("sql", "made.sql", 5, 24)
+    assert str(found).splitlines()[-2:] == ["  | where name = :name and nmae = :name", "  |" + " " * 24 + "^"]
+
+
+@pytest.mark.parametrize(
+    "statement", ["analyze {}", "truncate {} restart identity", "lock table {} in share mode"]
+)
+def test_a_statement_about_a_table_needs_the_table(made: DatabaseUrl, statement: str) -> None:
+    async def attend(self: object) -> None: ...
+
+    assert prove(made, pair(attend, statement.format("teams"), "exec")) == []
+    (found,) = prove(made, pair(attend, statement.format("teems"), "exec"))
+    assert (found.kind, found.line, found.found) == ("sql", 1, 'relation "teems" does not exist')
+
+
+# Columns that may be null, for each statement: n for those that may, - for those that may not.
+NULLABILITY = [
+    ("-n", "select name, motto from teams"),
+    ("-n", "select m.id, t.name from members m left join teams t on t.id = m.team_id"),
+    ("n-", "select m.id, t.name from members m right join teams t on t.id = m.team_id"),
+    ("nn", "select m.id, t.name from members m full join teams t on t.id = m.team_id"),
+    ("--", "select m.id, t.name from members m join teams t on t.id = m.team_id"),
+    ("n", "select b.name from teams a left join (teams b join members m on m.team_id = b.id) on true"),
+    ("--", "select coalesce(motto, name), coalesce(motto, '') from teams"),
+    ("n", "select coalesce(motto, null) from teams"),
+    ("-nnn", "select count(*), sum(rank), min(email), array_agg(email) from members"),
+    ("--n", "select team_id is null, min(email), min(born) from members group by team_id"),
+    ("n-", "select team_id, count(*) from members group by team_id"),
+    ("n", "select sum(rank) filter (where rank > 1) from members group by email"),
+    ("-n", "with t as (select name, motto from teams) select name, motto from t"),
+    ("-", "with t as (select motto from teams) select coalesce(motto, '') from t"),
+    ("n", "select name from teams union all select motto from teams"),
+    ("-", "select name from teams intersect select motto from teams"),
+    ("-", "select name from teams except select motto from teams"),
+    ("-", "with recursive r as (select 1 as n union all select n + 1 from r where n < 5) select n from r"),
+    ("n", "with recursive r as (select 1 as n union all select null from r) select n from r"),
+    ("-n", "insert into teams (name, motto) values ('a', 'b') returning id, motto"),
+    ("-n", "update members set rank = rank + 1 returning email, born"),
+    ("-", "delete from members returning email"),
+    ("-", "with gone as (delete from members returning email) select email from gone"),
+    ("-n", "select case when rank > 1 then email else '' end, case when rank > 1 then email end from members"),
+    ("-n", "select email || 'x', email || born::text from members"),
+    ("nn", "select notes -> 'a', notes ->> 'a' from members"),
+    ("-n", "select rank::text, born::text from members"),
+    ("-n-", "select lower(email), (select motto from teams limit 1), exists (select from teams)"
+            " from members"),
+    ("-", "select (select count(*) from teams)"),
+    ("n", "select (select name from teams where id = 1)"),
+    ("--", "select row_number() over (), rank() over (order by email) from members"),
+    ("n", "select lag(email) over (order by id) from members"),
+    ("--", "select now(), current_date"),
+    ("-", "select motto from teams where motto is not null"),
+    ("-", "select motto from teams where motto = 'x'"),
+    ("n", "select motto from teams where motto = 'x' or name = 'y'"),
+    ("-", "select array(select motto from teams)"),
+    ("-n", "select greatest(motto, name), nullif(name, 'x') from teams"),
+    ("n-", "values (null::text, 1), ('a', 2)"),
+    ("-", "select distinct email from members"),
+    ("-", "select x.email from (select email from members limit 3) x"),
+    ("n", "select x.born from members m cross join lateral (select m.born) x"),
+    ("-", "select born is not distinct from seen::date from members"),
+    ("nn", "select email, count(email) * null from members group by grouping sets ((email), ())"),
+]  # fmt: skip
+
+
+def test_nullability_is_what_postgresql_can_give(made: DatabaseUrl) -> None:
+    async def run() -> list[tuple[str, str]]:
+        connection = await connect(Config(database_url=made))
+        schema = await read_schema(connection)
+        wrong = []
+        for expected, statement in NULLABILITY:
+            query, signature = pair(rows, statement)
+            statement_ = await connection.prepare(query.sql)
+            scope = await Proof(connection, schema, query, signature)._analyse(statement_)
+            columns = range(len(statement_.get_attributes()))
+            found = "".join("n" if scope.column_may_be_null(index) else "-" for index in columns)
+            if found != expected:
+                wrong.append((statement, f"{expected} became {found}"))
+        await connection.close()
+        return wrong
+
+    assert asyncio.run(run()) == []
+
+
+SINGLE = [
+    (True, "select 1"),
+    (True, "select id from teams where id = :id"),
+    (True, "select id from teams where id = 7 and name > 'a'"),
+    (True, "select id from teams limit 1"),
+    (True, "select count(*) from teams"),
+    (True, "insert into teams (name) values ('a') returning id"),
+    (True, "update teams set motto = null where id = :id returning id"),
+    (True, "delete from members where team_id = :id and email = 'x' returning id"),
+    (True, "select m.id from members m join teams t on t.id = m.team_id where m.id = :id"),
+    (True, "select m.id from members m left join teams t on t.id = m.team_id where m.id = :id"),
+    (True, "with t as (select id from teams where id = :id) select id from t"),
+    (True, "select id from (select id from teams where id = :id) x"),
+    (True, "with t as (insert into teams (name) values ('a') returning id) select id from t"),
+    (True, "insert into teams (name) select name from teams where id = :id returning id"),
+    (False, "select id from teams"),
+    (False, "select id from teams where id > :id"),
+    (False, "select id from teams where id = :id or name = 'x'"),
+    (False, "select id from members where email = 'x'"),
+    (False, "select id from members where team_id = :id"),
+    (False, "select m.id from members m join teams t on t.id = m.team_id where t.id = :id"),
+    (False, "select m.id from members m left join teams t on t.id = m.team_id and m.id = :id"),
+    (False, "select id from teams where id = any(array[1, 2])"),
+    (False, "select id from teams where id in (1, 2)"),
+    (False, "select count(*) from members group by team_id"),
+    (False, "select id from teams limit 2"),
+    (False, "select id from teams limit :id"),
+    (False, "insert into teams (name) values ('a'), ('b') returning id"),
+    (False, "insert into teams (name) select name from teams returning id"),
+    (False, "select id from teams where id = 1 union all select 2"),
+    (False, "select generate_series(1, 3)"),
+    (False, "select a.id from teams a, teams b where a.id = :id"),
+    (False, "select id from teams where id = (select max(team_id) from members where members.id = teams.id)"),
+    (False, "update teams set motto = null where name > 'a' returning id"),
+]
+
+
+def test_one_row_is_proven_by_a_key_a_limit_or_an_aggregate(made: DatabaseUrl) -> None:
+    async def with_id(self: object, *, id: int) -> int: ...
+    async def without(self: object) -> int: ...
+
+    pairs = [pair(with_id if ":id" in statement else without, statement, "one") for _, statement in SINGLE]
+    unproven = [
+        statement for (_, statement), pair_ in zip(SINGLE, pairs, strict=True) if is_unproven(made, pair_)
+    ]
+    assert unproven == [statement for single, statement in SINGLE if not single]
+
+
+def is_unproven(url: DatabaseUrl, pair: tuple[Query, Signature]) -> bool:
+    return "cardinality" in {finding.kind for finding in prove(url, pair)}
+
+
+class Secretive(Struct):
+    id: int
+    token: bytes | None
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "select id, token from teams",
+        "select id, token || 'x' as token from teams",
+        "select id, (select max(t.token) from teams t) as token from teams",
+        "with x as (select id, token from teams) select id, token from x",
+        "select x.id, x.token from (select id, sha256(token) as token from teams) x",
+        "select id, null::bytea as token from teams union all select id, token from teams",
+        "update teams set motto = 'x' returning id, token",
+        "with x as (update teams set motto = 'x' returning id, token) select id, token from x",
+        "select m.id, x.token from members m cross join lateral (select token from teams) x",
+        "select id, convert_to(row_to_json(teams)::text, 'UTF8') as token from teams",
+        "select id, case when token is null then ''::bytea end as token from teams",
+    ],
+)
+def test_a_secret_column_is_followed_into_a_response(made: DatabaseUrl, statement: str) -> None:
+    async def list_teams(self: object) -> list[Secretive]: ...
+
+    kinds = {f.kind: f for f in prove(made, pair(list_teams, statement), answered=frozenset({Secretive}))}
+    assert kinds["secret"].found == "token is made of teams.token"
+    assert "secret" not in {f.kind for f in prove(made, pair(list_teams, statement))}
+
+
+def test_a_secret_in_a_condition_is_no_secret_in_a_response(made: DatabaseUrl) -> None:
+    async def list_teams(self: object, *, token: bytes) -> list[Secretive]: ...
+
+    statement = "select id, null::bytea as token from teams where token = :token"
+    assert prove(made, pair(list_teams, statement), answered=frozenset({Secretive})) == []
+
+
+Small = Annotated[int, Meta(ge=0, le=100)]
+Naive = Annotated[datetime, Meta(tz=False)]
+
+FITTING = [
+    (int, "id", True), (int, "rank", False), (Small, "rank", True), (str, "rank", False), (str, "email", True),
+    (bytes, "email", False), (Literal["glad", "sad"], "mood", True), (Literal["glad", "mad"], "mood", False),
+    (str, "mood", False), (Naive, "seen", True), (datetime, "seen", False), (Decimal, "paid", True),
+    (float, "paid", False), (UUID, "tag", True), (str, "tag", False), (list[str], "labels", True),
+    (list[int], "labels", False), (str, "labels", False), (JsonObject, "notes", True), (str, "notes", False),
+    (bool, "rank", False),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("type_", "column", "fitting"), FITTING)
+def test_a_parameter_must_fit_its_place(made: DatabaseUrl, type_: Any, column: str, fitting: bool) -> None:
+    async def list_members(self: object, *, value: type_) -> list[int]: ...
+
+    found = prove(made, pair(list_members, f"select id from members where {column} = :value"))
+    assert ([f.kind for f in found] == []) is fitting
+
+
+RESULTS = [
+    (int, "rank", True), (str, "rank", False), (Literal["glad", "sad", "mad"], "mood", True),
+    (Literal["glad"], "mood", False), (str, "mood", True), (datetime, "now()", True), (Naive, "now()", False),
+    (Naive, "localtimestamp", True), (Raw, "notes", True), (str, "notes", False), (list[str], "labels", True),
+    (Decimal, "paid", True), (float, "paid", False),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("type_", "expression", "fitting"), RESULTS)
+def test_a_column_must_fit_its_field(made: DatabaseUrl, type_: Any, expression: str, fitting: bool) -> None:
+    async def list_members(self: object) -> list[type_]: ...
+
+    found = prove(made, pair(list_members, f"select {expression} as value from members"))
+    assert ([f.kind for f in found] == []) is fitting

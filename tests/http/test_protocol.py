@@ -1,0 +1,318 @@
+"""Limits on receiving, for all requests on the port: 400, 408 and 431, with the short cut and without."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import uvicorn
+from starlette.requests import Request
+from starlette.responses import Response
+
+import svc.app
+from svc.config import Config, DatabaseUrl, load
+from svc.http.fast_path import HotProtocol, ShortCuts
+from svc.http.operations import Operation
+from svc.http.protocol import NEEDED, ReceiveLimits, find_misfit
+from svc.http.server import find_protocol
+from tests.support import Service, with_settings
+from tests.support.raw import (
+    LAST,
+    Ground,
+    Wire,
+    get,
+    make,
+    make_ground,
+    normalise,
+    serve,
+    status_of,
+    statuses,
+)
+
+LIMIT = 4096
+SECONDS = 0.5
+
+
+@pytest.fixture(scope="module")
+def ground(server_url: DatabaseUrl, admin: Callable[[str], None], template: str) -> Iterator[Ground]:
+    with make_ground(server_url, admin, template) as ground:
+        yield ground
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["short cut", "no short cut"])
+def service(ground: Ground, request: pytest.FixtureRequest) -> Iterator[Service]:
+    config = with_settings(ground.config, short_cut=request.param, max_head=LIMIT, request_timeout=SECONDS)
+    with serve(config, timeout_keep_alive=SECONDS) as service:
+        yield service
+
+
+def post(path: str, size: int, *lines: str) -> bytes:
+    """The head of a POST with a body of that size."""
+    return make(f"POST {path} HTTP/1.1", "Content-Type: application/json", f"Content-Length: {size}", *lines)
+
+
+def chunked(path: str, *lines: str) -> bytes:
+    """The head of a POST whose body comes in chunks."""
+    return make(
+        f"POST {path} HTTP/1.1", "Content-Type: application/json", "Transfer-Encoding: chunked", *lines
+    )
+
+
+def check_refusal(answer: bytes, status: int, code: str) -> None:
+    """Holds that an answer is the problem of a refusal, and that it ends the connection."""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert status_of(head) == status, answer
+    document = json.loads(body)
+    assert document["type"] == f"urn:bareline:problem:{code}"
+    lines = normalise(head + b"\r\n").split(b"\r\n")
+    assert {b"date: *", b"content-type: application/problem+json", b"connection: close"} <= {*lines}
+    assert f"\r\nx-request-id: {document['request_id']}\r\n".encode() in head
+
+
+START = b"GET /users/1 HTTP/1.1\r\nHost: x\r\n"
+BODY_START = chunked("/users/lookup")
+
+TOO_LARGE: dict[str, tuple[bytes, bytes]] = {
+    "a head in one piece": (b"", get("/users/1", "X: " + "a" * LIMIT)),
+    "a path in one piece": (b"", get("/users/" + "1" * LIMIT)),
+    "an endless header": (START + b"X: ", b"a" * 1000),
+    "an endless name": (START, b"a" * 1000),
+    "endless headers": (START, b"a: b\r\n" * 100),
+    "an endless path": (b"GET /", b"a" * 1000),
+    "an endless query": (b"GET /users?", b"a" * 1000),
+    "endless spaces": (START + b"X:", b" " * 1000),
+    "endless trailers": (BODY_START + b"0\r\n", b"a: b\r\n" * 100),
+    "an endless trailer": (BODY_START + b"0\r\nX: ", b"a" * 1000),
+    "an endless head behind a request": (get("/health/live")[:-2] + b"\r\nGET /", b"a" * 1000),
+}
+
+
+@pytest.mark.parametrize("pause", [0, 0.002], ids=["at once", "dripped"])
+@pytest.mark.parametrize("name", TOO_LARGE)
+def test_a_head_that_is_too_large_is_refused(
+    service: Service, ground: Ground, name: str, pause: float
+) -> None:
+    start, more = TOO_LARGE[name]
+    with Wire(service) as wire:
+        wire.send(start.replace(b"Host: x", ground.bearer.encode()), *[more] * 100, pause=pause)
+        *_, answer = wire.read_all().split(b"HTTP/1.1 ")
+    check_refusal(b"HTTP/1.1 " + answer, 431, "head-too-large")
+
+
+def test_a_head_may_be_as_large_as_the_limit(service: Service, ground: Ground) -> None:
+    room = LIMIT - len("/users/1HostxX") - len(ground.bearer) + len(": ") - 3 * 4
+    for path, size, status in (
+        ("/users/1", room, 200),
+        ("/users/1", room + 1, 431),
+        ("/users/12", room, 431),
+    ):
+        with Wire(service) as wire:
+            assert status_of(wire.ask(get(path, ground.bearer, "X: " + "a" * size))) == status
+
+
+def test_no_limit_lets_a_head_take_the_short_cut_that_it_refuses() -> None:
+    with pytest.raises(Exception, match="SVC_MAX_HEAD"):
+        load({"SVC_MAX_HEAD": str(ShortCuts.LONGEST_HEAD)})
+
+
+def test_requests_before_a_head_are_no_part_of_it(service: Service, ground: Ground) -> None:
+    plain = get("/users/1", ground.bearer)
+    with Wire(service) as wire:
+        wire.send(
+            plain * 100 + plain[:30],
+            plain[30:] + post("/users", 9000) + b"x" * 9000 + LAST[:20],
+            LAST[20:],
+            pause=0.1,
+        )
+        assert statuses(wire.read_all()) == [200] * 101 + [401, 200]
+
+
+class Slow:
+    """Clients that take their time, each on a connection of its own; they tell what they heard, and when."""
+
+    def __init__(self, service: Service, ground: Ground) -> None:
+        self.service = service
+        self.ground = ground
+
+    def drip(self, start: bytes, piece: bytes, times: int, pause: float = 0.2) -> tuple[list[int], float]:
+        """The statuses that come, and the seconds until the connection closes."""
+        started = time.monotonic()
+        with Wire(self.service) as wire:
+            wire.send(start, *[piece] * times, pause=pause)
+            return statuses(wire.read_all()), time.monotonic() - started
+
+    def clients(self) -> dict[str, Callable[[], tuple[list[int], float]]]:
+        plain = get("/users/1", self.ground.bearer)
+        change = make(
+            "PATCH /users/2 HTTP/1.1",
+            self.ground.bearer,
+            "Content-Type: application/json",
+            "Content-Length: 2",
+        )
+        look_up = post("/users/lookup", 3000, self.ground.bearer) + b'{"ids":[1]}' + b" " * 189
+        return {
+            "408 half a head": lambda: self.drip(plain[:-2], b"", 0),
+            "408 a byte now and then": lambda: self.drip(START, b"X", 12),
+            "408 header by header": lambda: self.drip(START, b"X: 1\r\n", 12),
+            "408 a body that stalls": lambda: self.drip(look_up, b"", 0),
+            "408 a slow body": lambda: self.drip(look_up, b" " * 20, 12),
+            "408 a chunk that stalls": lambda: self.drip(
+                chunked("/users", self.ground.bearer) + b"8\r\n{", b"", 0
+            ),
+            "408 slow trailers": lambda: self.drip(
+                chunked("/users", self.ground.bearer) + b"1\r\n{\r\n0\r\n", b"a: b\r\n", 12
+            ),
+            "200 408 behind another": lambda: self.drip(plain, START, 1),
+            "200 200 408 behind two": lambda: self.drip(change + b"{}" + plain + START, b"", 0),
+            "401 a body behind its answer": lambda: self.drip(post("/users", 1000), b" ", 12),
+            "401 nothing behind a late body": lambda: self.drip(post("/users", 2), b"{}", 1),
+            "nothing": lambda: self.drip(b"", b"", 0),
+            "line ends": lambda: self.drip(b"\r\n", b"\r\n", 2),
+            "200 an idle connection": lambda: self.drip(plain, b"", 0),
+            "200 line ends behind a request": lambda: self.drip(plain, b"\r\n", 2),
+            "200 a body that keeps coming": lambda: self.drip(look_up, b" " * 280, 10, 0.15),
+        }
+
+
+def test_what_does_not_come_in_time_is_refused(service: Service, ground: Ground) -> None:
+    slow = Slow(service, ground)
+    with Wire(service) as first:
+        first.ask(get("/users/1", ground.bearer))
+    clients = slow.clients()
+    with ThreadPoolExecutor(len(clients)) as threads:
+        heard = {name: threads.submit(client) for name, client in clients.items()}
+    for name, future in heard.items():
+        codes, seconds = future.result()
+        expected = [int(word) for word in name.split() if word.isdigit()]
+        assert (codes, 0.9 * SECONDS < seconds < 6) == (expected, True), (name, seconds)
+
+
+def test_a_slow_handler_has_its_time(service: Service, ground: Ground) -> None:
+    with ThreadPoolExecutor() as threads, Wire(service) as wire, Wire(service) as other:
+        with ground.locked() as wait:
+            wire.send(get("/users/1", ground.bearer), START)
+            other.send(post("/users/lookup", 11, ground.bearer) + b'{"ids":[1]}')
+            wait()
+            heard = [threads.submit(either.read_all) for either in (wire, other)]
+            time.sleep(1.7 * SECONDS)
+            assert not any(future.done() for future in heard)
+        assert [statuses(future.result()) for future in heard] == [[200, 408], [200]]
+
+
+MALFORMED = [
+    b"what is no HTTP\r\n\r\n",
+    b"\x16\x03\x01\x00\xf7\x01\x00\x00\xf3\x03\x03",  # TLS
+    b"GET / HTTP/1.1\r\nX\r\n\r\n",
+    b"GET / HTTP/1.1\r\nX: \x00\r\n\r\n",
+    make("GET / HTTP/1.1", "Content-Length: x"),
+    make("GET / HTTP/1.1", "Content-Length: 1", "Transfer-Encoding: chunked"),
+    get("//"[:0]),
+    make("CONNECT example.com:443 HTTP/1.1"),
+    make("POST /users HTTP/1.1", "Connection: Upgrade", "Upgrade: h2c", "Content-Length: 2") + b"{}",
+    make("POST /users HTTP/1.1", "Connection: Upgrade", "Upgrade: h2c", "Transfer-Encoding: chunked")
+    + b"2\r\n{}\r\n0\r\n\r\n",
+]
+
+
+@pytest.mark.parametrize("data", MALFORMED)
+def test_what_is_no_http_is_a_problem_in_its_turn(service: Service, ground: Ground, data: bytes) -> None:
+    change = (
+        make("PATCH /users/3 HTTP/1.1", ground.bearer, "Content-Type: application/json", "Content-Length: 2")
+        + b"{}"
+    )
+    plain = get("/users/1", ground.bearer)
+    for before in ([], [plain], [change], [change, plain, plain]):
+        for pieces in ([b"".join(before) + data], [*before, data]):
+            with Wire(service) as wire:
+                wire.send(*pieces)
+                assert [status_of(wire.read()) for _ in before] == [200] * len(before)
+                check_refusal(wire.read_all(), 400, "malformed")
+
+
+def test_a_malformed_body_is_a_problem(service: Service, ground: Ground) -> None:
+    with Wire(service) as wire:
+        wire.send(get("/health/live") + chunked("/users", ground.bearer) + b"1\r\n{\r\n", b"no chunk\r\n")
+        assert status_of(wire.read()) == 200
+        check_refusal(wire.read_all(), 400, "malformed")
+
+
+def test_an_upgrade_is_ignored_and_what_comes_behind_is_answered(service: Service, ground: Ground) -> None:
+    plain = get("/users/1", ground.bearer)
+    with Wire(service) as wire:
+        wire.send(get("/users/2", ground.bearer, "Connection: Upgrade", "Upgrade: h2c") + plain, plain + LAST)
+        assert statuses(wire.read_all()) == [200] * 4
+
+
+def test_a_client_that_half_closes_hears_what_is_answered_at_once(service: Service) -> None:
+    with Wire(service) as wire:
+        wire.send(get("/health/live"))
+        wire.half_close()
+        assert statuses(wire.read_all()) == [200]
+
+
+async def stream(scope: Any, receive: Any, send: Any) -> None:
+    """An app that streams without ever waiting for anything but the client, and tells how far it got."""
+    await receive()
+    if scope["type"] == "lifespan":
+        scope["state"].update(receive_limits=ReceiveLimits(LIMIT, SECONDS), short_cuts=None, sent=[])
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        return
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    for _ in range(2000):
+        await send({"type": "http.response.body", "body": bytes(65536), "more_body": True})
+        scope["state"]["sent"].append(1)
+    await send({"type": "http.response.body"})
+
+
+def test_a_slow_reader_holds_a_streaming_handler_back(
+    monkeypatch: pytest.MonkeyPatch, config: Config
+) -> None:
+    monkeypatch.setattr("svc.http.server.create_app", lambda _: stream)
+    with serve(config) as service, Wire(service) as wire:
+        wire.send(get("/"))
+        wire.read()
+        time.sleep(0.3)
+        (connection,) = service.server.server_state.connections
+        assert 0 < len(connection.app_state["sent"]) < 1000
+
+
+@pytest.mark.parametrize("trouble", ["version", "class"])
+def test_an_unknown_uvicorn_serves_as_it_is(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], trouble: str
+) -> None:
+    assert find_misfit() is None
+    assert find_protocol() is HotProtocol
+    if trouble == "version":
+        monkeypatch.setattr(uvicorn, "__version__", "0.99.0")
+    else:
+        monkeypatch.setattr(
+            "svc.http.protocol.HttpToolsProtocol", type("Other", (), {"__init__": lambda self: None})
+        )
+    said = {
+        "version": "uvicorn 0.99.0 was not tested",
+        "class": f"uvicorn's protocol has no {', '.join(sorted(NEEDED))}",
+    }
+    with serve(ground.config) as service, Wire(service) as wire:
+        assert capsys.readouterr().err == f"Without short cuts and limits on receiving: {said[trouble]}\n"
+        assert status_of(wire.ask(get("/users/1", ground.bearer))) == 200
+        assert status_of(wire.ask(get("/users/99", ground.bearer))) == 404
+        assert service.server.config.http == "httptools"
+
+
+async def split_a_response(request: Request) -> Response:
+    """What a client sent goes into a header as it is."""
+    return Response(b"fine", headers={"X-Said": request.query_params["said"]})
+
+
+def test_a_header_of_two_lines_never_goes_out(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    split = Operation("GET", "/split", split_a_response)
+    monkeypatch.setattr(svc.app, "OPERATIONS", [*svc.app.OPERATIONS, split])
+    with serve(ground.config) as service, Wire(service) as wire:
+        assert b"\r\nx-said: a b\r\n" in wire.ask(get("/split?said=a%20b"))
+        for end in ("%0D%0A", "%0A", "%0D"):
+            answer = wire.ask(get(f"/split?said=a{end}Set-Cookie:b"))
+            assert status_of(answer) == 500
+            assert b"cookie" not in answer.lower()

@@ -1,0 +1,259 @@
+"""The short cut gives the answers of the long way, byte for byte, and only plain requests take it."""
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from svc.config import DatabaseUrl
+from tests.support import Service, with_settings
+from tests.support.raw import (
+    CLIENTS,
+    LAST,
+    PLAIN_PAGES,
+    UNPLAIN_KEYS,
+    UNPLAIN_LINES,
+    UNPLAIN_PAGES,
+    UNPLAIN_PATHS,
+    UNPLAIN_STARTS,
+    Ground,
+    Taken,
+    Wire,
+    cut,
+    get,
+    make,
+    make_ground,
+    normalise,
+    serve,
+    status_of,
+    statuses,
+)
+
+
+@pytest.fixture(scope="module")
+def ground(server_url: DatabaseUrl, admin: Callable[[str], None], template: str) -> Iterator[Ground]:
+    with make_ground(server_url, admin, template) as ground:
+        yield ground
+
+
+class Both:
+    """Two services on one database, with the short cut and without."""
+
+    def __init__(self, ground: Ground, hot: Service, stock: Service, taken: Taken) -> None:
+        self.ground = ground
+        self.hot = hot
+        self.stock = stock
+        self.taken = taken
+
+    def warm(self) -> None:
+        """Has both know the keys: a key's first request goes the long way."""
+        for service, key in itertools.product(
+            (self.hot, self.stock), (self.ground.key, self.ground.poor_key)
+        ):
+            with Wire(service) as wire:
+                wire.ask(get("/users/1", f"Authorization: Bearer {key}"))
+
+    def compare(self, data: bytes) -> tuple[bytes, int]:
+        """What both answer to one request, and how many took the short cut; the next request is answered, too."""
+        self.warm()
+        before = self.taken.count
+        answers = []
+        for service in (self.stock, self.hot):
+            with Wire(service) as wire:
+                wire.send(data)
+                answer = wire.read(to_head=data.startswith(b"HEAD"))
+                count = self.taken.count - before
+                wire.send(LAST)
+                answers.append(normalise(answer + wire.read_all()))
+        assert answers[0] == answers[1]
+        return answer, count
+
+
+@pytest.fixture(scope="module")
+def both(ground: Ground) -> Iterator[Both]:
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        serve(with_settings(ground.config, short_cut=True)) as hot,
+        serve(with_settings(ground.config, short_cut=False)) as stock,
+    ):
+        # Ids of one length, so that all answers with one have the same length, too.
+        patch.setattr("svc.http.headers.COUNTER", itertools.count(1 << 24))
+        yield Both(ground, hot, stock, Taken(patch))
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [],
+        ["X-Request-Id: a.b:c/d+e=f-1_2"],
+        ["x-request-id:no-space"],
+        ["CONNECTION:\tKeep-Alive"],
+        ["Host: twice"],
+    ],
+)
+def test_what_clients_send_takes_the_short_cut(both: Both, client: str, lines: list[str]) -> None:
+    answer, count = both.compare(get("/users/2", both.ground.bearer, *CLIENTS[client], *lines))
+    assert (status_of(answer), count) == (200, 1)
+    if lines and lines[0].lower().startswith("x-request-id"):
+        assert f"\r\nx-request-id: {lines[0].partition(':')[2].strip()}\r\n".encode() in answer
+
+
+def test_httpx_takes_the_short_cut(both: Both) -> None:
+    both.warm()
+    before = both.taken.count
+    with both.hot.client(both.ground.key) as client:
+        assert [client.get(f"/users/{number}").json()["id"] for number in (1, 9)] == [1, 9]
+    assert both.taken.count - before == 2
+
+
+def test_what_is_not_there_takes_the_short_cut(both: Both) -> None:
+    for path in ("/users/77", f"/users/{2**63 - 1}"):
+        answer, count = both.compare(get(path, both.ground.bearer))
+        assert (status_of(answer), count) == (404, 1)
+        assert b"\r\ncontent-type: application/problem+json\r\n" in answer
+
+
+def test_of_schemes_the_case_is_free(both: Both) -> None:
+    for line in ("authorization:bEARER  {}", "Authorization:\tBearer {} \t", "AUTHORIZATION: BEARER {}"):
+        answer, count = both.compare(get("/users/2", line.format(both.ground.key)))
+        assert (status_of(answer), count) == (200, 1)
+
+
+@pytest.mark.parametrize("path", PLAIN_PAGES)
+def test_plain_pages_take_the_short_cut(both: Both, path: str) -> None:
+    with both.stock.client(both.ground.key) as client:
+        cursor = client.get("/users?limit=4").json()["next_cursor"]
+    answer, count = both.compare(get(path.format(cursor=cursor), both.ground.bearer, *CLIENTS["curl"]))
+    assert count == 1
+    if "cursor" not in path:
+        assert status_of(answer) == 200
+    elif "none" in path or "sort" in path:
+        assert status_of(answer) == 422
+    else:
+        assert b'\r\n\r\n{"users":[{"id":5,' in answer
+
+
+@pytest.mark.parametrize("path", [*UNPLAIN_PATHS, *UNPLAIN_PAGES])
+def test_other_paths_go_the_long_way(both: Both, path: str) -> None:
+    assert both.compare(get(path, both.ground.bearer))[1] == 0
+
+
+@pytest.mark.parametrize("start", UNPLAIN_STARTS)
+def test_other_first_lines_go_the_long_way(both: Both, start: str) -> None:
+    assert both.compare(make(start, both.ground.bearer))[1] == 0
+
+
+@pytest.mark.parametrize("line", UNPLAIN_LINES)
+def test_other_headers_go_the_long_way(both: Both, line: str) -> None:
+    assert both.compare(get("/users/1", both.ground.bearer, line))[1] == 0
+
+
+@pytest.mark.parametrize("line", UNPLAIN_KEYS)
+def test_other_keys_go_the_long_way(both: Both, line: str) -> None:
+    assert both.compare(get("/users/1", line.format(both.ground.key)))[1] == 0
+
+
+def test_keys_without_the_scope_go_the_long_way(both: Both) -> None:
+    answer, count = both.compare(get("/users/1", f"Authorization: Bearer {both.ground.poor_key}"))
+    assert (status_of(answer), count) == (403, 0)
+
+
+def test_two_requests_may_be_cut_anywhere(both: Both) -> None:
+    both.warm()
+    pair = get("/users/1", both.ground.bearer) + get("/users/77", both.ground.bearer)
+    said, taken = [], both.taken.count
+    for service in (both.stock, both.hot):
+        said.append(b"")
+        with Wire(service) as wire:
+            for place in range(1, len(pair)):
+                wire.send(pair[:place], pair[place:])
+                said[-1] += normalise(wire.read() + wire.read())
+            wire.send(LAST)
+            said[-1] += normalise(wire.read_all())
+    assert said[0] == said[1]
+    assert statuses(said[0]) == [200, 404] * (len(pair) - 1) + [200]
+    assert both.taken.count - taken <= 2  # where the cut is between the two
+
+
+class Said(NamedTuple):
+    """What a conversation's next request is made of; `alone`: it waits for the answers before it."""
+
+    kind: str
+    id: int
+    client: list[str]
+    name: str
+    start: str
+    lines: list[str]
+    place: int
+    value: int
+    cuts: list[int]
+    alone: bool
+
+    def make(self, bearer: str) -> bytes:
+        """Its bytes: plain, unplain, or plain but for one byte more or another."""
+        plain = get(f"/users/{self.id}", bearer, *self.client, *([self.name] if self.name else []))
+        if self.kind == "plain":
+            return plain
+        if self.kind == "page":
+            return get(f"/users?limit={self.id}&sort=-id", bearer, *self.client)
+        if self.kind == "unplain":
+            lines = [line.format(bearer.rpartition(" ")[2]) for line in self.lines]
+            return make(self.start, *lines[: self.place % 3], bearer, *self.client, *lines[self.place % 3 :])
+        place = self.place % len(plain)
+        return plain[:place] + bytes([self.value]) + plain[place + (self.kind == "changed") :]
+
+
+SAID = st.builds(
+    Said,
+    kind=st.sampled_from(["plain"] * 12 + ["page"] * 3 + ["unplain", "changed", "longer"]),
+    id=st.sampled_from([1, 1, 2, 3, 9, 77]),
+    client=st.sampled_from(list(CLIENTS.values())),
+    name=st.sampled_from(["", "", "X-Request-Id: mine", "x-request-id:a/1:2"]),
+    start=st.sampled_from(
+        ["GET /users/1 HTTP/1.1", *UNPLAIN_STARTS, *(f"GET {path} HTTP/1.1" for path in UNPLAIN_PATHS)]
+    ),
+    lines=st.lists(st.sampled_from([*UNPLAIN_LINES, *UNPLAIN_KEYS]), max_size=2),
+    place=st.integers(0, 1000),
+    value=st.integers(0, 255),
+    cuts=st.lists(st.integers(0, 1000), max_size=2),
+    alone=st.sampled_from([True, True, False]),
+)
+
+
+def talk(service: Service, conversation: list[Said], bearer: str, *, half_close: bool) -> bytes:
+    """All that a service says in a conversation; half-closing after the last byte may cut it short."""
+    said, awaited = b"", list[bytes]()
+    with Wire(service, timeout=5) as wire:
+        for turn in conversation:
+            while turn.alone and awaited:
+                said += wire.read(to_head=awaited.pop(0).startswith(b"HEAD"))
+            awaited.append(turn.make(bearer))
+            wire.send(*cut(awaited[-1], turn.cuts), pause=0.0003)
+        if half_close:
+            wire.half_close()
+        else:
+            wire.send(LAST)
+        return normalise(said + wire.read_all())
+
+
+def test_conversations_are_the_same_byte_for_byte(both: Both) -> None:
+    both.warm()
+    bearer, asked, taken = both.ground.bearer, 0, both.taken.count
+
+    @settings(max_examples=150, deadline=None)
+    @given(conversation=st.lists(SAID, min_size=8, max_size=24), half_close=st.booleans())
+    def compare(conversation: list[Said], half_close: bool) -> None:
+        nonlocal asked
+        asked += len(conversation)
+        expected = talk(both.stock, conversation, bearer, half_close=False)
+        assert talk(both.hot, conversation, bearer, half_close=False) == expected
+        if half_close:
+            assert expected.startswith(talk(both.hot, conversation, bearer, half_close=True))
+
+    compare()
+    assert asked > 1000
+    assert both.taken.count - taken > 100

@@ -1,0 +1,302 @@
+"""The short cut behaves as uvicorn does: timeouts, shutdown, logs, order, bounds, clients that misbehave."""
+
+import json
+import logging
+import re
+import socket
+import struct
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import psutil
+import psycopg
+import pytest
+from msgspec import Struct
+from starlette.requests import Request
+from starlette.responses import Response
+
+import svc.app
+from svc.config import DatabaseUrl
+from svc.http.answers import answer
+from svc.http.fast_path import ShortCuts
+from svc.http.operations import Operation, ShortCut
+from svc.http.parsing import parse_id
+from svc.users.handlers import UserLane
+from svc.users.rows import StoredUser
+from tests.support import Service, make_key, with_settings
+from tests.support.raw import LAST, Ground, Taken, Wire, get, make_ground, serve, status_of, statuses
+
+
+@pytest.fixture(scope="module")
+def ground(server_url: DatabaseUrl, admin: Callable[[str], None], template: str) -> Iterator[Ground]:
+    with make_ground(server_url, admin, template) as ground:
+        yield ground
+
+
+@pytest.fixture
+def taken(monkeypatch: pytest.MonkeyPatch) -> Taken:
+    return Taken(monkeypatch)
+
+
+def open_wire(service: Service, ground: Ground) -> Wire:
+    """A connection to a service that knows the key."""
+    with Wire(service) as first:
+        assert status_of(first.ask(get("/users/1", ground.bearer))) == 200
+    return Wire(service)
+
+
+def ids(answers: bytes) -> list[int]:
+    """Of the users in answers, in their order."""
+    return [int(number) for number in re.findall(rb'\r\n\r\n{"id":(\d+)', answers)]
+
+
+def test_an_idle_connection_is_closed_in_time_and_not_before(ground: Ground, taken: Taken) -> None:
+    plain = get("/users/1", ground.bearer)
+    with (
+        serve(ground.config, timeout_keep_alive=1.5) as service,
+        open_wire(service, ground) as once,
+        Wire(service) as often,
+    ):
+        started = time.monotonic()
+        assert [status_of(wire.ask(plain)) for wire in (once, often)] == [200, 200]
+        time.sleep(0.8)
+        assert status_of(often.ask(plain)) == 200
+        assert once.read_all() == b""
+        assert 1.4 < time.monotonic() - started < 2.2
+        assert status_of(often.ask(plain)) == 200
+        last = time.monotonic()
+        assert often.read_all() == b""
+        assert time.monotonic() - last > 1.4
+    assert taken.count == 4
+
+
+@pytest.mark.parametrize("short_cut", [True, False])
+def test_a_shutdown_answers_what_is_asked_and_closes_what_is_idle(
+    ground: Ground, taken: Taken, short_cut: bool
+) -> None:
+    plain = get("/users/2", ground.bearer)
+    config = with_settings(ground.config, short_cut=short_cut)
+    with (
+        serve(config) as service,
+        open_wire(service, ground) as idle,
+        Wire(service) as busy,
+        Wire(service) as fresh,
+    ):
+        assert status_of(idle.ask(plain)) == 200
+        with ground.locked() as wait:
+            busy.send(plain)
+            wait()
+            service.server.should_exit = True
+            assert idle.read_all() == fresh.read_all() == b""
+        answer = busy.read_all()
+    assert (status_of(answer), ids(answer)) == (200, [2])
+    assert b"\r\nconnection: close\r\n\r\n" in answer
+    assert taken.count == 2 * short_cut
+
+
+def test_dates_are_sent_and_requests_counted(ground: Ground, taken: Taken) -> None:
+    with serve(ground.config) as service, open_wire(service, ground) as wire:
+        before = service.server.server_state.total_requests
+        answers = [wire.ask(get(f"/users/{number}", ground.bearer)) for number in (1, 99, 3)]
+        assert service.server.server_state.total_requests - before == taken.count == 3
+    date = parsedate_to_datetime(answers[2].partition(b"\r\ndate: ")[2].partition(b"\r\n")[0].decode())
+    assert abs(datetime.now(UTC) - date) < timedelta(seconds=10)
+
+
+@pytest.fixture
+def lines(capfd: pytest.CaptureFixture[str]) -> Iterator[Callable[[], list[dict[str, Any]]]]:
+    """The log's lines."""
+    yield lambda: [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+    logging.getLogger().handlers.clear()  # they hold this test's stderr
+
+
+def test_both_ways_are_logged_alike(
+    ground: Ground, taken: Taken, lines: Callable[[], list[dict[str, Any]]]
+) -> None:
+    with (
+        serve(with_settings(ground.config, log_requests=True)) as service,
+        open_wire(service, ground) as wire,
+    ):
+        for accept in ("*/*", "application/json"):
+            for path in ("/users/2", "/users/99"):
+                wire.ask(get(path, ground.bearer, f"Accept: {accept}", "X-Request-Id: mine"))
+        with ground.locked() as wait:
+            for accept in ("*/*", "application/json"):
+                with Wire(service) as leaver:
+                    leaver.send(get("/users/3", ground.bearer, f"Accept: {accept}", "X-Request-Id: left"))
+                    wait()
+            time.sleep(0.1)  # for the service to see that they left
+    logged = [line for line in lines() if line.get("request_id") in ("mine", "left")]
+    milliseconds = [line.pop("milliseconds") for line in logged]
+    assert all(isinstance(value, float) and 0 < value < 5000 for value in milliseconds)
+    assert [line["status"] for line in logged] == [200, 404, 200, 404, 200, 200]
+    assert all(line.pop("time") for line in logged)
+    assert logged[:2] == logged[2:4]
+    assert logged[4] == logged[5]
+    assert taken.count == 3
+
+
+def test_refusals_are_problems(ground: Ground) -> None:
+    bad, poor = "Authorization: Bearer x", f"Authorization: Bearer {ground.poor_key}"
+    with serve(ground.config) as service, open_wire(service, ground) as wire:
+        for status, line in ((401, "X: 1"), (401, bad), (403, poor)):
+            for _ in range(2):
+                answer = wire.ask(get("/users/1", line))
+                assert status_of(answer) == json.loads(answer.partition(b"\r\n\r\n")[2])["status"] == status
+                assert b"\r\nwww-authenticate: Bearer " in answer
+
+
+def test_a_revoked_key_is_refused_in_five_seconds(ground: Ground, taken: Taken) -> None:
+    key = make_key(ground.config, name="revoked")
+    plain = get("/users/1", f"Authorization: Bearer {key}")
+    with serve(ground.config) as service, Wire(service) as wire, psycopg.connect(ground.url) as connection:
+        assert [status_of(wire.ask(plain)) for _ in range(3)] == [200] * 3
+        connection.execute("update api_keys set revoked_at = now() where name = 'revoked'")
+        connection.commit()
+        revoked, before = time.monotonic(), taken.count
+        while status_of(wire.ask(plain)) == 200:
+            assert time.monotonic() - revoked < 5
+            time.sleep(0.05)
+        assert taken.count > before > 0  # it was trusted for a while
+
+
+def test_requests_behind_one_that_waits_are_answered_in_order(ground: Ground, taken: Taken) -> None:
+    one, two, three, four = (get(f"/users/{number}", ground.bearer) for number in (1, 2, 3, 4))
+    change = get("/users/5", ground.bearer, "Content-Type: application/json", "Content-Length: 2") + b"{}"
+    with serve(ground.config) as service, open_wire(service, ground) as wire:
+        with ground.locked() as wait:
+            wire.send(one)
+            wait()
+            wire.send(
+                two,
+                three + change.replace(b"GET", b"PATCH") + four[:9],
+                four[9:],
+                get("/health/live"),
+                pause=0.02,
+            )
+            wire.socket.settimeout(0.2)
+            with pytest.raises(TimeoutError):
+                wire.read()
+        wire.socket.settimeout(10)
+        wire.send(b"what is no HTTP\r\n\r\n")
+        answers = wire.read_all()
+    assert ids(answers) == [1, 2, 3, 5, 4]
+    assert statuses(answers) == [200] * 6 + [400]
+    assert taken.count >= 1
+
+
+def flood(wire: Wire, request: bytes) -> int:
+    """Sends and never reads, until it has to wait: how many bytes went out."""
+    sent = 0
+    with suppress(TimeoutError):
+        while sent < 2**30:
+            sent += wire.socket.send(request * 5000)
+    return sent
+
+
+def test_a_flood_of_requests_costs_little_memory(ground: Ground) -> None:
+    """What clients send that never read is held in small part, and then they have to wait."""
+    plain = get("/users/1", ground.bearer)
+    with serve(ground.config) as service, open_wire(service, ground) as quiet:
+        before = psutil.Process().memory_info().rss
+        wires = [Wire(service, timeout=0.3) for _ in range(3)]
+        assert all(
+            flood(wire, plain if number % 2 else b"GET / HTTP/1.1\r\n\r\n") < 2**25
+            for number, wire in enumerate(wires)
+        )
+        assert psutil.Process().memory_info().rss - before < 25 * 2**20
+        assert status_of(quiet.ask(plain)) == 200
+        for wire in wires:
+            wire.socket.close()
+
+
+def test_all_of_a_flood_is_answered_to_who_reads(ground: Ground) -> None:
+    with serve(ground.config) as service, Wire(service) as wire:
+        wire.send(*[b"GET / HTTP/1.1\r\n\r\n" * 1000] * 3, LAST, pause=0)
+        assert statuses(wire.read_all()) == [404] * 3000 + [200]
+
+
+def test_who_vanishes_harms_nobody(ground: Ground, lines: Callable[[], list[dict[str, Any]]]) -> None:
+    plain = get("/users/1", ground.bearer)
+    with serve(ground.config) as service, open_wire(service, ground) as other:
+        with ground.locked() as wait:
+            wires = [Wire(service) for _ in range(40)]
+            for number, wire in enumerate(wires):
+                wire.send(
+                    [
+                        plain,
+                        plain + plain,
+                        plain[:-3],
+                        get("/nope"),
+                        plain + b"x\0",
+                        get("/users", ground.bearer),
+                    ][number % 6]
+                )
+            other.send(plain)
+            wait()
+            for wire in wires:
+                wire.socket.setsockopt(
+                    socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+                )  # a reset
+                wire.socket.close()
+        assert ids(other.read() + other.ask(get("/users/2", ground.bearer))) == [1, 2]
+    assert {line["message"] for line in lines()} <= {"Invalid HTTP request received."}
+
+
+def test_short_cuts_are_off_where_uvicorn_counts_requests_to_refuse_some(
+    ground: Ground, taken: Taken
+) -> None:
+    with serve(ground.config, limit_concurrency=50) as service, open_wire(service, ground) as wire:
+        assert status_of(wire.ask(get("/users/1", ground.bearer))) == 200
+    assert taken.count == 0
+
+
+def test_what_is_known_of_heads_is_bounded(ground: Ground) -> None:
+    read = Operation(
+        "GET",
+        "/things/{id}",
+        get_thing,
+        short_cut=lambda: ShortCut(parse_id, lambda *_: None, lambda *_: answer(0)),
+    )
+    cuts = ShortCuts([read], lambda *_: True, log_requests=False)
+    for number in range(3000):
+        for lines in ([f"X: {number}"], [f"X: {number}", "X-Request-Id: a"], [f"X: {number}", "A" * 2048]):
+            assert (cuts.match(get("/things/1", *lines)) is None) == ("A" * 2048 in lines)
+        assert 0 < len(cuts._heads) <= ShortCuts.MOST_HEADS
+
+
+class Thing(Struct, frozen=True):
+    """Another resource."""
+
+    thing: int
+
+
+async def get_thing(request: Request, by_id: UserLane) -> Response:
+    """The long way."""
+    return answer_thing(await by_id.get(int(request.path_params["id"])))
+
+
+def answer_thing(row: StoredUser | None) -> Response:
+    """Both ways."""
+    return answer(Thing(row.id if row else 0))
+
+
+def cut_to_thing(by_id: UserLane) -> ShortCut[int, StoredUser]:
+    """The short cut."""
+    return ShortCut(parse_id, by_id.ask, lambda _, row: answer_thing(row))
+
+
+def test_one_line_makes_another_resource_hot(
+    ground: Ground, taken: Taken, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cold = Operation("GET", "/a/cold/things/{id}", get_thing, returns=Thing)
+    hot = Operation("GET", "/a/things/{id}", get_thing, returns=Thing, short_cut=cut_to_thing)
+    monkeypatch.setattr(svc.app, "OPERATIONS", [*svc.app.OPERATIONS, cold, hot])
+    with serve(ground.config) as service, Wire(service) as wire:
+        for path, count in (("/a/cold/things", 0), ("/a/things", 1)):
+            assert wire.ask(get(f"{path}/7")).endswith(b'\r\n\r\n{"thing":7}')
+            assert taken.count == count

@@ -1,0 +1,298 @@
+"""Migrations: there and back, refused when edited, and safe against a second run and a dead one."""
+
+import asyncio
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from svc.config import Config, DatabaseUrl, find_folder
+from svc.postgres.migrations import MigrationError, migrate, read_files, read_status, rollback, run_yoyo
+from tests.support import CHECKOUT, with_settings
+
+SCHEMA = """
+with ours as (
+    select * from pg_class
+    where relnamespace = 'public'::regnamespace and relname !~ '^_?yoyo' and relkind in ('r', 'i', 'S', 'v')
+)
+select 'relation', relname::text, concat_ws(' ', relkind, relpersistence, relacl, reloptions) from ours
+union all select 'column', relname, concat_ws(' ', attnum, attname, format_type(atttypid, atttypmod),
+        attnotnull, attidentity, attgenerated, attcollation::regcollation, pg_get_expr(adbin, adrelid))
+    from ours join pg_attribute on attrelid = ours.oid
+    left join pg_attrdef on adrelid = attrelid and adnum = attnum
+    where attnum > 0 and not attisdropped and relkind = 'r'
+union all select 'constraint', conname, pg_get_constraintdef(c.oid)
+    from ours join pg_constraint as c on conrelid = ours.oid
+union all select 'index', relname, pg_get_indexdef(oid) from ours where relkind = 'i'
+union all select 'comment', relname, concat_ws(' ', objsubid, description)
+    from ours join pg_description on objoid = ours.oid and classoid = 'pg_class'::regclass
+union all select 'function', proname, concat_ws(' ', pg_get_functiondef(oid), obj_description(oid), proacl)
+    from pg_proc where pronamespace = 'public'::regnamespace
+union all select 'trigger', relname, pg_get_triggerdef(t.oid)
+    from ours join pg_trigger as t on tgrelid = ours.oid where not tgisinternal
+order by 1, 2, 3
+"""
+
+
+def read_schema(config: Config, query: str = SCHEMA) -> list[tuple[Any, ...]]:
+    """Everything the migrations could have made, or what another query finds."""
+    with psycopg.connect(str(config.database_url), autocommit=True) as connection:
+        return connection.execute(query.encode()).fetchall()
+
+
+def count_tables(config: Config, name: str) -> int:
+    """How many tables there are of that name."""
+    return len(read_schema(config, f"select 1 from pg_class where relname = '{name}'"))
+
+
+@pytest.fixture
+def empty(empty_url: DatabaseUrl) -> Config:
+    """An empty database."""
+    return Config(database_url=empty_url)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that migrations are taken from, with a copy of all that there are."""
+    copy = shutil.copytree(find_folder("migrations"), tmp_path / "migrations")
+    monkeypatch.setattr("svc.postgres.migrations.find_folder", lambda _: copy)
+    monkeypatch.setattr("svc.postgres.migrations.find_folder", lambda _: copy)
+    return copy
+
+
+def add(folder: Path, name: str, up: str, down: str = "select 1;") -> Path:
+    """One more migration."""
+    (folder / f"{name}.rollback.sql").write_text(down, encoding="utf-8")
+    path = folder / f"{name}.sql"
+    path.write_text(up, encoding="utf-8")
+    return path
+
+
+async def roll_one_back(config: Config) -> list[str]:
+    """`svc migrate --rollback 1`"""
+    return await rollback(config, 1)
+
+
+def states(config: Config) -> dict[str, str]:
+    """What `svc migrate --status` has to say."""
+    return {migration.id: migration.state for migration in asyncio.run(read_status(config))}
+
+
+def test_every_migration_has_a_number_of_its_own_and_a_way_back() -> None:
+    names = {path.name for path in find_folder("migrations").iterdir()}
+    ups = {name for name in names if not name.endswith(".rollback.sql")}
+    assert names - ups == {name.replace(".sql", ".rollback.sql") for name in ups}
+    assert len({int(name[:4]) for name in ups}) == len(ups)
+
+
+def test_every_migration_goes_there_and_back_and_there_again(empty: Config, folder: Path) -> None:
+    files = sorted(path for path in folder.iterdir() if not path.name.endswith(".rollback.sql"))
+    for path in files:
+        path.rename(path.with_suffix(".later"))
+    steps = [read_schema(empty)]
+    for path in files:
+        path.with_suffix(".later").rename(path)
+        assert asyncio.run(migrate(empty)) == [path.stem]
+        steps.append(read_schema(empty))
+    for path, before in zip(files[::-1], steps[-2::-1], strict=True):
+        assert asyncio.run(rollback(empty, 1)) == [path.stem]
+        assert read_schema(empty) == before
+    assert asyncio.run(migrate(empty)) == [path.stem for path in files]
+    assert read_schema(empty) == steps[-1]
+    assert len(steps[-1]) > 30
+
+
+def test_status_names_every_state_and_changes_nothing(empty: Config, folder: Path) -> None:
+    everything = "select relname::text from pg_class where relnamespace = 'public'::regnamespace"
+    assert set(states(empty).values()) == {"pending"}
+    assert read_schema(empty, everything) == []
+    names = asyncio.run(migrate(empty))
+    add(folder, "9998_pending", "select 1;")
+    (folder / f"{names[-1]}.sql").unlink()
+    (folder / f"{names[0]}.sql").write_text("select 1;")
+    expected = dict.fromkeys(names, "applied") | {names[0]: "edited", names[-1]: "unknown"}
+    assert states(empty) == expected | {"9998_pending": "pending"}
+
+
+@pytest.mark.parametrize("run", [migrate, roll_one_back])
+def test_an_edited_migration_is_refused_by_name(
+    empty: Config, folder: Path, run: Callable[[Config], Any]
+) -> None:
+    first, second, *_ = asyncio.run(migrate(empty))
+    before = read_schema(empty)
+    add(folder, "9998_more", "create table more (id int);")
+    (folder / f"{second}.sql").write_text("select 1;")
+    with pytest.raises(MigrationError, match=second) as caught:
+        asyncio.run(run(empty))
+    assert first not in str(caught.value)
+    assert read_schema(empty) == before
+
+
+def test_line_ends_of_another_system_are_no_edit(empty: Config, folder: Path) -> None:
+    asyncio.run(migrate(empty))
+    for path in folder.iterdir():
+        path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    assert asyncio.run(migrate(empty)) == []
+
+
+def test_a_migration_without_a_way_back_is_refused_by_name(empty: Config, folder: Path) -> None:
+    add(folder, "9998_one_way", "create table one_way (id int);")
+    (folder / "9998_one_way.rollback.sql").unlink()
+    with pytest.raises(MigrationError, match="9998_one_way"):
+        asyncio.run(migrate(empty))
+    assert count_tables(empty, "users") == 0
+
+
+def test_rollback_takes_the_last_ones_back_newest_first(empty: Config) -> None:
+    names = asyncio.run(migrate(empty))
+    assert asyncio.run(rollback(empty, 2)) == names[:-3:-1]
+    assert list(states(empty).values()) == ["applied"] * (len(names) - 2) + ["pending"] * 2
+    assert asyncio.run(rollback(empty, 99)) == names[-3::-1]
+    assert asyncio.run(migrate(empty)) == names
+
+
+def test_a_migration_of_a_newer_release_is_left_alone(empty: Config, folder: Path) -> None:
+    add(folder, "9998_newer", "create table newer (id int);", "drop table newer;")
+    asyncio.run(migrate(empty))
+    (folder / "9998_newer.sql").unlink()
+    assert asyncio.run(migrate(empty)) == []
+    with pytest.raises(MigrationError, match="9998_newer"):
+        asyncio.run(rollback(empty, 1))
+    assert count_tables(empty, "newer") == 1
+
+
+def start(config: Config, checkout: Path = CHECKOUT) -> "subprocess.Popen[str]":
+    """`svc migrate` as a process."""
+    command, environ = [sys.executable, "-m", "svc", "migrate"], {"DATABASE_URL": str(config.database_url)}
+    return subprocess.Popen(command, cwd=checkout, env=environ, text=True, stdout=subprocess.PIPE)
+
+
+def test_of_processes_at_the_same_time_one_does_the_work(empty: Config) -> None:
+    answers = [process.communicate(timeout=30)[0] for process in [start(empty) for _ in range(3)]]
+    applied = "".join(f"applied {name}\n" for name in read_files())
+    assert sorted(answers) == [applied, "nothing to do\n", "nothing to do\n"]
+
+
+def test_one_connection_is_enough(empty: Config) -> None:
+    settings = {"pool_size": 1, "acquire_timeout": 0.5}
+    assert asyncio.run(migrate(with_settings(empty, **settings))) == list(read_files())
+
+
+def test_the_lock_row_of_a_killed_run_blocks_nobody(empty: Config, folder: Path) -> None:
+    asyncio.run(migrate(empty))
+    lock = "insert into yoyo_lock (locked, ctime, pid) values (1, now(), 4194304) returning 1"
+    assert read_schema(empty, lock) == [(1,)]
+    add(folder, "9998_more", "create table more (id int);")
+    assert asyncio.run(migrate(empty)) == ["9998_more"]
+    assert read_schema(empty, "select 1 from yoyo_lock") == []
+
+
+def test_a_killed_run_blocks_nobody_and_leaves_nothing_half_done(
+    empty: Config, folder: Path, tmp_path: Path
+) -> None:
+    for name in ("svc", "queries"):
+        shutil.copytree(CHECKOUT / name, tmp_path / name)
+    add(folder, "9998_slow", "create table slow (id int); select pg_sleep(1);")
+    process = start(empty, tmp_path)
+    deadline = time.monotonic() + 20
+    while not read_schema(empty, "select 1 from pg_stat_activity where query ~ '^select pg_sleep'"):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.kill()
+    process.communicate()
+    assert states(empty)["9998_slow"] == "pending"
+    add(folder, "9998_slow", "create table slow (id int);")
+    assert asyncio.run(migrate(empty)) == ["9998_slow"]
+
+
+def die_after_yoyo(*arguments: Any) -> None:
+    run_yoyo(*arguments)
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("run", [migrate, roll_one_back])
+def test_a_run_that_dies_between_yoyo_and_its_checksum_is_mended_by_the_next(
+    empty: Config, monkeypatch: pytest.MonkeyPatch, run: Callable[[Config], Any]
+) -> None:
+    names = asyncio.run(migrate(empty))
+    whole = read_schema(empty)
+    if run is migrate:
+        asyncio.run(rollback(empty, 1))
+    with monkeypatch.context() as patch:
+        patch.setattr("svc.postgres.migrations.run_yoyo", die_after_yoyo)
+        with pytest.raises(KeyboardInterrupt):
+            asyncio.run(run(empty))
+    assert asyncio.run(migrate(empty)) == names[-1:]
+    assert read_schema(empty) == whole
+
+
+def test_a_lost_checksum_is_mended_by_the_next_run(empty: Config) -> None:
+    names = asyncio.run(migrate(empty))
+    assert len(read_schema(empty, "delete from migration_checksums returning 1")) == len(names)
+    assert asyncio.run(migrate(empty)) == names
+
+
+HALF = "create table half (id int);"
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [f"{HALF} select 1 / 0;", f"{HALF} creat table half_too ();", f"-- depends: 0000_gone\n\n{HALF}"],
+)
+def test_a_migration_that_fails_is_named_and_leaves_nothing(empty: Config, folder: Path, broken: str) -> None:
+    add(folder, "9997_fine", "create table fine (id int);")
+    add(folder, "9998_broken", broken)
+    with pytest.raises(MigrationError, match="9998_broken"):
+        asyncio.run(migrate(empty))
+    assert (count_tables(empty, "fine"), count_tables(empty, "half")) == (1, 0)
+    assert list(states(empty).values())[-2:] == ["applied", "pending"]
+    add(folder, "9998_broken", HALF)
+    assert asyncio.run(migrate(empty)) == ["9998_broken"]
+
+
+def test_a_rollback_that_fails_is_named_and_changes_nothing(empty: Config, folder: Path) -> None:
+    add(folder, "9998_stuck", "create table stuck (id int);", "drop table stuck; drop table nothing;")
+    asyncio.run(migrate(empty))
+    with pytest.raises(MigrationError, match="9998_stuck"):
+        asyncio.run(rollback(empty, 1))
+    assert count_tables(empty, "stuck") == 1
+    assert states(empty)["9998_stuck"] == "applied"
+
+
+def test_migrations_are_applied_from_a_folder_of_any_name(
+    empty: Config, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = folder.rename(folder.with_name("it's [1] * of? 100%"))
+    for module in ("svc.postgres.migrations", "svc.postgres.migrations"):
+        monkeypatch.setattr(f"{module}.find_folder", lambda _: odd)
+    asyncio.run(migrate(empty))
+    assert count_tables(empty, "users") == 1
+
+
+TRICKY = """
+-- 100% of it's done; really
+create function double(x int) returns text language plpgsql as $$
+declare y int := 2; -- it's
+begin
+    if x > 1 then y := 2 * x; end if;
+    return format('%s; %s', y, 'it''s');
+end;
+$$;
+create function one() returns int begin atomic select 2; select 1; end;
+create table tricky (c text default 'a;b' check (c like '%;%'));
+insert into tricky values (double(one() + 1)) -- :x $1 %s
+"""
+
+
+def test_sql_of_every_kind_reaches_the_server_unchanged(empty: Config, folder: Path) -> None:
+    add(folder, "9997_tricky", TRICKY, "drop table tricky; drop function double, one;")
+    add(folder, "9998_alone", "-- transactional: false\n\ncreate index concurrently on tricky (c);")
+    asyncio.run(migrate(empty))
+    assert read_schema(empty, "select c from tricky") == [("4; it's",)]
+    assert asyncio.run(rollback(empty, 2)) == ["9998_alone", "9997_tricky"]

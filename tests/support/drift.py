@@ -1,0 +1,291 @@
+"""Changes a schema in every way that drift can, one at a time: does `svc check` name the queries it hits?
+
+`python -m tests.support.drift` prints the table that docs/why-not-an-orm.md shows. What a change does to a query is
+judged without the check: by PostgreSQL's own description of the statement before and after it, by the table
+and column that PostgreSQL says each result column comes from, and, where rows must be written to see it, by
+the lists below.
+"""
+
+import asyncio
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import psycopg
+
+from svc.check.command import QUICK, Pair, find_answered, prove_all, read_pairs
+from svc.check.laboratory import fill
+from svc.check.prove import declared_columns, read_schema
+from svc.check.rollout import read_shape
+from svc.check.types import split_optional
+from svc.config import Config, DatabaseUrl
+from svc.postgres.connection import connect
+from svc.postgres.embedded import EmbeddedServer
+from svc.postgres.migrations import migrate
+from svc.postgres.queries import is_struct
+from tests.support import at
+
+TABLES = ("users", "api_keys", "idempotency_keys", "migration_checksums")
+
+OTHER_TYPES = {
+    "bigint": ("numeric", "{}::numeric"),
+    "text": ("bytea", "convert_to({}, 'UTF8')"),
+    "boolean": ("text", "{}::text"),
+    "jsonb": ("text", "{}::text"),
+    "bytea": ("text", "encode({}, 'hex')"),
+    "text[]": ("text", "{}[1]"),
+    "timestamp with time zone": ("timestamp", "{}::timestamp"),
+}
+
+WRITERS = {
+    "users.display_name": {"create_user", "create_user_once", "import_users", "seed_users", "update_user"},
+    "users.referred_by": {  # on delete set null
+        "create_user",
+        "create_user_once",
+        "delete_user",
+        "import_users",
+        "seed_users",
+    },
+    "api_keys.expires_at": {"create_api_key"},
+    "api_keys.revoked_at": {"create_api_key"},
+    "idempotency_keys.display_name": {"create_user_once"},
+}
+"""Who may write a null into a column that takes one."""
+
+RUNNING = {"users": {"analyze_users", "lock_users", "renew_users"}}
+"""Who names a table in a statement that PostgreSQL looks at only as it runs."""
+
+DEFAULTED = {"users.id": {"import_users"}, "users.is_active": {"import_users"}}
+"""Who inserts without a column, and gives it out nowhere; its default goes with a change of type."""
+
+DERIVED = {"idempotency_keys.body_hash": {"get_first_answer"}}
+"""Who makes a column out of this one that is null where it is."""
+
+FILTERED = {
+    "users.email": {"get_user_by_email", "get_users_by_email", "look_up_users_by_email"},
+    "users.created_at": {"list_users_by_created_at", "list_users_by_created_at_desc"},
+}
+"""Who gives a column out but lets no null of it through: their `where` compares it."""
+
+KEYS = {
+    "users_pkey": {"get_user", "update_user"},
+    "users_email_key": {"get_user_by_email"},
+    "api_keys_key_hash_key": {"get_api_key"},
+    "idempotency_keys_pkey": {"get_first_answer"},
+}
+"""Who finds one row at most because of a key."""
+
+INDEXES = {
+    "users_pkey": {
+        "export_users",
+        "export_users_as_csv",
+        "get_last_id",
+        "get_users",
+        "list_users_by_id",
+        "list_users_by_id_desc",
+        "lock_referrers",
+        "look_up_users_by_id",
+        "update_users",
+    },
+    "users_email_key": {
+        "get_users_by_email",
+        "list_users_by_email",
+        "list_users_by_email_desc",
+        "look_up_users_by_email",
+    },
+    "users_created_at_id_idx": {"list_users_by_created_at", "list_users_by_created_at_desc"},
+}
+"""Who is marked hot and walks an index."""
+
+CONSTRAINED = {
+    "users.profile": "alter table users drop constraint users_profile_is_object; ",
+    "users.id": "alter table users drop constraint users_referred_by_fkey; ",
+    "users.referred_by": "alter table users drop constraint users_referred_by_fkey; ",
+}
+"""What a change of type must take away first."""
+
+NOT_CAST = ("boolean", "jsonb")
+"""Types whose default does not follow a change of type."""
+
+FILL = {"text": "'x'", "bigint": "id % 4000 + 1", "timestamp with time zone": "now()"}
+"""What a column holds that may hold no null any more."""
+
+ROWS = 4000
+
+COLUMNS = """
+select c.relname, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull, a.atthasdef,
+    a.attidentity <> '',
+    exists (select from pg_index i where i.indrelid = c.oid and i.indisprimary and a.attnum = any(i.indkey))
+from pg_attribute a join pg_class c on c.oid = a.attrelid
+where c.relname = any(%s) and a.attnum > 0 order by 1, a.attnum
+"""
+
+NUMBERS = """
+select a.attrelid, a.attnum, c.relname || '.' || a.attname
+from pg_attribute a join pg_class c on c.oid = a.attrelid where c.relkind = 'r'
+"""
+
+HARMLESS = [
+    *(f"alter table {table} add column extra text" for table in TABLES),
+    *(f"alter table {table} add column extra bigint not null default 0" for table in TABLES),
+    "create index extra on users (display_name)",
+    "create unique index extra on users (id, email)",
+    "create table extra (id bigint primary key)",
+    "alter table users rename constraint users_profile_is_object to extra",
+    "alter table users alter column is_active set default false",
+    "alter table users alter column profile drop default",
+    "comment on column users.email is 'an address'",
+    "drop index users_referred_by_idx",
+    "drop index idempotency_keys_created_at_idx",
+    "alter table migration_checksums drop constraint migration_checksums_pkey",
+    "alter table users drop constraint users_profile_is_small",
+]
+
+
+class Mutant(NamedTuple):
+    """A change, and whom it hits in a way that the description of a statement does not show."""
+
+    kind: str
+    statement: str
+    hit: frozenset[str] = frozenset()
+
+
+class Verdict(NamedTuple):
+    """A change, whom it really hits, and whom the check names."""
+
+    mutant: Mutant
+    hit: set[str]
+    named: set[str]
+
+
+def make_mutants(url: DatabaseUrl, pairs: Sequence[Pair]) -> list[Mutant]:
+    """Every change of every table, column, key and index of ours."""
+    with psycopg.connect(url) as connection:
+        columns = connection.execute(COLUMNS, [list(TABLES)]).fetchall()
+    origins = find_origins(url, pairs)
+    mutants = [
+        Mutant("rename a table", f"alter table {table} rename to renamed", frozenset(RUNNING.get(table, ())))
+        for table in TABLES
+    ]
+    for table, column, type_, not_null, default, identity, primary in columns:
+        alter, name = f"alter table {table}", f"{table}.{column}"
+        mutants.append(Mutant("rename a column", f"{alter} rename column {column} to renamed"))
+        mutants.append(Mutant("drop a column", f"{alter} drop column {column} cascade"))
+        other, cast = OTHER_TYPES[type_]
+        prelude = f"{alter} alter column {column} drop identity; " if identity else ""
+        prelude += f"{alter} alter column {column} drop default; " if default and type_ in NOT_CAST else ""
+        change = f"{prelude}{alter} alter column {column} type {other} using {cast.format(column)}"
+        mutants.append(
+            Mutant("change a type", CONSTRAINED.get(name, "") + change, frozenset(DEFAULTED.get(name, set())))
+        )
+        hit = {query for query, optional in origins.get(name, {}).items() if optional != not_null}
+        if not_null and not primary:
+            mutants.append(
+                Mutant(
+                    "drop a not null",
+                    f"{alter} alter column {column} drop not null",
+                    frozenset((hit | DERIVED.get(name, set())) - FILTERED.get(name, set())),
+                )
+            )
+        elif not not_null:
+            fill = f"update {table} set {column} = {FILL[type_]} where {column} is null; "
+            writers = frozenset(hit | WRITERS.get(name, set()))
+            mutants.append(
+                Mutant("add a not null", f"{fill}{alter} alter column {column} set not null", writers)
+            )
+    for key in sorted(KEYS.keys() | INDEXES.keys()):
+        table = next(table for table in TABLES if key.startswith(table))
+        index = (
+            f"drop index {key}"
+            if key.endswith("_idx")
+            else f"alter table {table} drop constraint {key} cascade"
+        )
+        kind = "drop a unique key" if key in KEYS else "drop a hot index"
+        mutants.append(Mutant(kind, index, frozenset(KEYS.get(key, set()) | INDEXES.get(key, set()))))
+    return mutants + [Mutant("harmless", statement) for statement in HARMLESS]
+
+
+def find_origins(url: DatabaseUrl, pairs: Sequence[Pair]) -> dict[str, dict[str, bool]]:
+    """For each column of a table: the queries that give it out as it is, and whether their field may be None.
+
+    PostgreSQL's row descriptions name the table and the number of a column that is plainly one of a table.
+    """
+    found: dict[str, dict[str, bool]] = {}
+    with psycopg.connect(url) as connection:
+        names = {(oid, number): name for oid, number, name in connection.execute(NUMBERS).fetchall()}
+        for query, signature in pairs:
+            connection.pgconn.prepare(b"q", query.sql.encode())
+            result = connection.pgconn.describe_prepared(b"q")
+            connection.execute("deallocate q")
+            fields = list(declared_columns(signature).values())
+            for index in range(result.nfields if is_struct(signature.row) else 0):
+                if name := names.get((result.ftable(index), result.ftablecol(index))):
+                    found.setdefault(name, {})[query.name] = split_optional(fields[index])[1]
+    return found
+
+
+async def judge(url: DatabaseUrl, mutant: Mutant, pairs: Sequence[Pair]) -> Verdict:
+    """Makes the change in a database of its own, and compares whom it hits with whom the check names."""
+    connection = await connect(Config(database_url=url, query_timeout=60))
+    try:
+        before = {query.name: await read_shape(connection, query) for query, _ in pairs}
+        await connection.execute(mutant.statement)
+        after = {query.name: await read_shape(connection, query) for query, _ in pairs}
+        hit = {name for name, shape in before.items() if shape != after[name]} | mutant.hit
+        findings, _ = await prove_all(connection, pairs, find_answered(), filled=True)
+    finally:
+        await connection.close()
+    return Verdict(mutant, hit, {finding.query for finding in findings} - {"-"})
+
+
+def run(every: int = 1) -> Iterator[Verdict]:
+    """Judges every mutant, or every so-manieth of each kind, on a server of its own."""
+    pairs, wrong = read_pairs()
+    assert not wrong
+    with tempfile.TemporaryDirectory() as folder, EmbeddedServer(Path(folder), QUICK) as server:
+        url = DatabaseUrl(server.url)
+        asyncio.run(prepare(url, pairs))
+        mutants = make_mutants(at(url, "filled"), pairs)
+        with psycopg.connect(url, autocommit=True) as admin:
+            for number, mutant in enumerate(mutants):
+                if number % every == 0:
+                    admin.execute("create database mutant template filled strategy file_copy")
+                    yield asyncio.run(judge(at(url, "mutant"), mutant, pairs))
+                    admin.execute("drop database mutant with (force)")
+
+
+async def prepare(url: DatabaseUrl, pairs: Sequence[Pair]) -> None:
+    """A database with our schema and rows, to be copied."""
+    admin = await connect(Config(database_url=url))
+    await admin.execute("create database filled")
+    await admin.close()
+    config = Config(database_url=at(url, "filled"), query_timeout=60)
+    await migrate(config)
+    connection = await connect(config)
+    await fill(connection, await read_schema(connection), set(TABLES), ROWS)
+    await connection.close()
+
+
+def tabulate(verdicts: Sequence[Verdict]) -> str:
+    """The table of docs/why-not-an-orm.md."""
+    lines = [
+        "| change | made | change a query | all of those named | others named |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for kind in dict.fromkeys(verdict.mutant.kind for verdict in verdicts):
+        made = [verdict for verdict in verdicts if verdict.mutant.kind == kind]
+        meant = [verdict for verdict in made if verdict.hit]
+        exact = sum(verdict.hit <= verdict.named for verdict in meant)
+        alarms = sum(bool(verdict.named - verdict.hit) for verdict in made)
+        lines.append(f"| {kind} | {len(made)} | {len(meant)} | {exact} | {alarms} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    judged = list(run())
+    print(tabulate(judged))
+    for verdict in judged:
+        if verdict.hit != verdict.named:
+            missed, alarms = verdict.hit - verdict.named, verdict.named - verdict.hit
+            print(f"{verdict.mutant.statement}: missed {missed or '-'}, in vain {alarms or '-'}")

@@ -1,0 +1,260 @@
+"""Raw bytes to the service and back, and services that share one database."""
+
+import itertools
+import re
+import socket
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import psycopg
+import pytest
+
+import svc.http.fast_path
+from svc.config import Config, DatabaseUrl
+from svc.http.headers import PROCESS
+from tests.support import NUMBERS, TEMPLATE, Service, at, make_key
+
+VARYING = re.compile(rb"(?<=\r\ndate: )[^\r]+|" + PROCESS + rb"-[0-9a-f]+")
+"""What differs between two answers that are the same: the date, and an id that the service made."""
+
+
+def normalise(answers: bytes) -> bytes:
+    """Answers without what differs each time."""
+    return VARYING.sub(b"*", answers)
+
+
+class Ground:
+    """A database with the users 1 to 9, and a key that may read them and one that may not."""
+
+    def __init__(self, url: DatabaseUrl) -> None:
+        self.url = url
+        self.config = Config(database_url=url, hash_memory=8, hash_passes=1, pool_size=4)
+        self.key, self.poor_key = make_key(self.config), make_key(self.config, "users:write")
+        self.bearer = f"Authorization: Bearer {self.key}"
+        with psycopg.connect(url) as connection:
+            connection.execute(
+                "insert into users (email, hashed_password) select n || '@example.com', 'x' from generate_series(1, 9) n"
+            )
+
+    @contextmanager
+    def locked(self) -> Iterator[Callable[[], None]]:
+        """Makes every use of the users wait; what it gives waits until somebody does."""
+        with psycopg.connect(self.url) as holder, psycopg.connect(self.url, autocommit=True) as watcher:
+            holder.execute("lock table users in access exclusive mode")
+
+            def wait() -> None:
+                waiting = "select from pg_locks where not granted and relation = 'users'::regclass"
+                deadline = time.monotonic() + 10
+                while not watcher.execute(waiting).fetchall():
+                    assert time.monotonic() < deadline
+                    time.sleep(0.01)
+
+            yield wait
+
+
+@contextmanager
+def make_ground(server_url: DatabaseUrl, admin: Callable[[str], None], template: str) -> Iterator[Ground]:
+    """A ground for all tests of a module."""
+    name = f"{TEMPLATE}_{next(NUMBERS)}"
+    admin(f"create database {name} template {template}")
+    yield Ground(at(server_url, name))
+    admin(f"drop database {name} with (force)")
+
+
+class Wire:
+    """A connection that sends bytes as they are, each piece a packet of its own."""
+
+    def __init__(self, service: Service, timeout: float = 10) -> None:
+        self.socket = socket.create_connection(service.address, timeout=timeout)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._unread = b""
+
+    def __enter__(self) -> "Wire":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
+    def send(self, *pieces: bytes, pause: float = 0.001) -> None:
+        """Sends pieces with a pause between any two; gives up where nobody listens any more."""
+        for number, piece in enumerate(pieces):
+            if number:
+                time.sleep(pause)
+            try:
+                self.socket.sendall(piece)
+            except (BrokenPipeError, ConnectionResetError):
+                return
+
+    def half_close(self) -> None:
+        """Says that nothing more will come."""
+        with suppress(OSError):  # the service may have closed it already
+            self.socket.shutdown(socket.SHUT_WR)
+
+    def ask(self, *pieces: bytes) -> bytes:
+        """Sends a request and reads its answer."""
+        self.send(*pieces)
+        return self.read()
+
+    def read(self, *, to_head: bool = False) -> bytes:
+        """One answer, or what there is of it where the connection ends; without a body to a HEAD."""
+        while not (head := re.match(rb"(?s).*?\r\n\r\n", self._unread)):
+            if not self._receive():
+                return self._take(len(self._unread))
+        length = re.search(rb"\r\ncontent-length: (\d+)", head[0])
+        size = len(head[0]) + (int(length[1]) if length and not to_head else 0)
+        while len(self._unread) < size and self._receive():
+            pass
+        return self._take(size)
+
+    def read_all(self) -> bytes:
+        """Everything until the service closes the connection. Raises TimeoutError where it does not."""
+        while self._receive():
+            pass
+        return self._take(len(self._unread))
+
+    def _receive(self) -> bool:
+        try:
+            data = self.socket.recv(65536)
+        except ConnectionResetError:
+            return False
+        self._unread += data
+        return bool(data)
+
+    def _take(self, size: int) -> bytes:
+        taken, self._unread = self._unread[:size], self._unread[size:]
+        return taken
+
+
+def status_of(answer: bytes) -> int:
+    """The status of an answer; 0 for none."""
+    return int(answer[9:12] or 0)
+
+
+def statuses(answers: bytes) -> list[int]:
+    """Of several answers."""
+    return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3}) [A-Z]", answers)]
+
+
+def make(start: str, *lines: str) -> bytes:
+    """A request out of its first line and its headers."""
+    return "".join(f"{line}\r\n" for line in (start, "Host: x", *lines, "")).encode()
+
+
+def get(path: str, *lines: str) -> bytes:
+    """A GET with these headers."""
+    return make(f"GET {path} HTTP/1.1", *lines)
+
+
+LAST = get("/health/live", "Connection: close")
+"""A request after which the connection closes."""
+
+
+@contextmanager
+def serve(config: Config, **settings: Any) -> Iterator[Service]:
+    """A service with settings of uvicorn's, such as `timeout_keep_alive`."""
+    service = Service(config)
+    for name, value in settings.items():
+        assert hasattr(service.server.config, name)
+        setattr(service.server.config, name, value)
+    with service:
+        yield service
+
+
+class Taken:
+    """Counts the requests that take the short cut, of all services of this process."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.count = 0
+        match = svc.http.fast_path.ShortCuts.match
+
+        def count(short_cuts: svc.http.fast_path.ShortCuts, data: bytes) -> Any:
+            found = match(short_cuts, data)
+            self.count += found is not None
+            return found
+
+        patch.setattr(svc.http.fast_path.ShortCuts, "match", count)
+
+
+def cut(data: bytes, places: Iterable[int]) -> list[bytes]:
+    """Data in pieces, none of them empty."""
+    edges = sorted({0, len(data), *(place % (len(data) + 1) for place in places)})
+    return [data[start:end] for start, end in itertools.pairwise(edges)]
+
+
+CLIENTS = {
+    "curl": ["User-Agent: curl/8.5.0", "Accept: */*"],
+    "httpx": [
+        "Accept: */*",
+        "Accept-Encoding: gzip, deflate",
+        "Connection: keep-alive",
+        "User-Agent: python-httpx/0.28.1",
+    ],
+    "fetch": [
+        "Connection: keep-alive",
+        'sec-ch-ua: "Chromium";v="130", "Not?A_Brand";v="99"',
+        "User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/130.0.0.0",
+        "Accept: */*",
+        "Origin: http://localhost:3000",
+        "Sec-Fetch-Mode: cors",
+        "Referer: http://localhost:3000/",
+        "Accept-Encoding: gzip, deflate, br, zstd",
+        "Accept-Language: en-GB,en;q=0.9",
+        "Cookie: a=b; c=d",
+    ],
+    "go": ["User-Agent: Go-http-client/1.1", "Accept-Encoding: gzip"],
+    "none": [],
+}
+
+
+def unescape(text: str) -> list[str]:
+    """The parts between bars and line ends, their escapes undone."""
+    return [part.encode().decode("unicode_escape") for part in re.split(r" \| |\n", text.strip("\n"))]
+
+
+UNPLAIN_PATHS = r"""/users/0 /users/01 /users/-1 /users/+1 /users/1.0 /users/1a /users/1/ //users/1 /USERS/1 /users/1;x
+/users/ / /users/1_0 /users/9223372036854775808 /users/99999999999999999999 /users/%31 /%75sers/1 /users/%D9%A3
+/users/1%20 /users/1%0A /users/1? /users/1?fields=id /users/1?x=y /users/1#x /users/\xb2 /users/\u0663 /users
+/health/live /health/1 /nope/1 users/1 http://x/users/1 * 1""".split()
+
+PLAIN_PAGES = """/users?limit=2 /users?sort=-id /users?limit=9&sort=email /users?limit=8&sort=-created_at /users?is_active=true
+/users?is_active=false&limit=1 /users?fields=id,email /users?limit=3&fields=profile,id /users?cursor=none&limit=2
+/users?created_from=2020-01-01T00:00:00Z&limit=1 /users?limit=2&cursor={cursor} /users?cursor={cursor}&limit=1000
+/users?cursor={cursor}&sort=-id""".split()
+
+UNPLAIN_PAGES = """/users? /users?limit=0 /users?limit=1001 /users?limit=x /users?limit=1&limit=2 /users?limit=1&x=y /users?limit
+/users?limit= /users?limit=%31 /users?limit=+1 /users?cursor=null /users?email=NULL /users?=1 /users?limit=2& /users?&limit=2
+/users?limit=2&&sort=id /users?limit==2 /users?limit=2;sort=id /users?limit=2? /users?limit=2#x /users?limit=2/1
+/users?sort=name /users?fields=id,hashed_password /users?email=x /users?created_from=now /USERS?limit=2 /users/?limit=2
+/nope?limit=2 /users/export?limit=2 /users?fields=id,%20email /users?created_from=2020-01-01T00:00:00+00:00
+/users?email=3@example.com /users?email=nobody@example.com&fields=id /users?email=3@example.com&cursor=none""".split()
+
+UNPLAIN_STARTS = unescape(r"""
+HEAD /users/1 HTTP/1.1 | get /users/1 HTTP/1.1 | OPTIONS /users/1 HTTP/1.1 | PUT /users/1 HTTP/1.1 | PATCH /users/1 HTTP/1.1
+TRACE /users/1 HTTP/1.1 | CONNECT /users/1 HTTP/1.1 | GETS /users/1 HTTP/1.1 | ET /users/1 HTTP/1.1 | \r\nGET /users/1 HTTP/1.1
+GET /users/1 HTTP/1.0 | GET /users/1 HTTP/1.2 | GET /users/1 HTTP/2.0 | GET /users/1 http/1.1 | GET /users/1 HTTP/1.1x
+GET /users/1 HTTP/11 | GET /users/1 X | GET /users/1 | GET | GET  /users/1 HTTP/1.1 | GET /users/1  HTTP/1.1
+GET /users/1 HTTP/1.1\x20 | \x20GET /users/1 HTTP/1.1 | GET /users/1 x HTTP/1.1 | GET\t/users/1\tHTTP/1.1
+GET /users/1\0 HTTP/1.1 | GET /users/1 HTTP/1.1\nX: 1 | GET /users/1 HTTP/1.1\r\r | GET /users/\x80 HTTP/1.1
+""")
+
+UNPLAIN_LINES = unescape(r"""
+Connection: close | Connection: keep-alive, x | Connection: Upgrade\r\nUpgrade: h2c | Connection: | Content-Length: 0
+Transfer-Encoding: chunked\r\n\r\n0 | Transfer-Encoding: x | Expect: 100-continue | Proxy-Connection: keep-alive
+If-None-Match: "1" | If-None-Match: "2" | If-None-Match: * | If-Match: "1" | Range: bytes=0-1 | TE: trailers | Keep-Alive: 5
+If-Modified-Since: Thu, 01 Jan 1970 00:00:00 GMT | Prefer: count=exact | Accept: application/json | Accept: */*;q=0.5 | Accept:
+Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8 | X-Request-Id: not plain | X-Request-Id:
+X-Request-Id: a\x20 | X-Request-Id: a\r\nX-Request-Id: b | X-Odd: \xe9 | X-Odd: \x7f | X-Odd: a\0b | X-Odd: \x01
+X-Fold: a\r\n b | X-Space : a | X Space: a | : nameless | no colon | (x): a | X-Feed: a\nX-Other: b | X-Return: a\rb
+Content-Length: 3\r\n\r\nabc | Content-Length: 3\r\nContent-Length: 4 | Content-Length: x
+Connection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 3\r\n\r\nabc
+""")
+UNPLAIN_LINES += [f"X-Request-Id: {'a' * 129}", f"X-Long: {'a' * 2048}"]
+
+UNPLAIN_KEYS = unescape(r"""
+X: no key | Authorization: | Authorization: Bearer | Authorization: Bearer\x20\x20 | Authorization: {} | Authorization: Basic {}
+Authorization: Bearer\t{} | Authorization: Bearer {}x | Authorization: Bearer x | Authorization: Bearer, {} | Authorization: Bearer{}
+Authorization: Bearer {0}\r\nAuthorization: Bearer {0} | Authorization: Basic x\r\nAuthorization: Bearer {}
+Authorization: Bearer {}\r\nAuthorization: Basic x | Authorization: Bearer {} x
+""")

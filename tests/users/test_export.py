@@ -1,0 +1,228 @@
+"""GET /users/export: all users, once, as they were at one moment; and a cut one shows."""
+
+import csv
+import io
+import itertools
+import json
+import re
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from svc.config import Config
+from tests.support import Service, make_key, problem, with_settings
+
+Sql = Callable[..., list[tuple[Any, ...]]]
+
+PATH = "/users/export"
+CSV = {"Accept": "text/csv"}
+FILL = """
+    insert into users (email, hashed_password, display_name, is_active, created_at)
+    select 'user' || n || '@example.com', 'secret', case when n %% 3 > 0 then 'Name ' || n end, n %% 5 > 0,
+        timestamptz '2026-01-01T00:00:00Z' + n * interval '0.5 second'
+    from generate_series(1, %s) as n
+"""
+TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
+
+
+def from_csv(text: str) -> list[dict[str, Any]]:
+    """Users out of CSV. Python's reader does not tell null from empty text, so the tests that need it look themselves."""
+    names = {"true": True, "false": False}
+    return [
+        row
+        | {
+            "id": int(row["id"]),
+            "is_active": names[row["is_active"]],
+            "display_name": row["display_name"] or None,
+        }
+        for row in csv.DictReader(io.StringIO(text, newline=""))
+    ]
+
+
+def listed(client: httpx.Client) -> list[dict[str, Any]]:
+    """All users as the list has them."""
+    found, query = list[dict[str, Any]](), {"limit": "1000"}
+    while True:
+        page = client.get("/users", params=query).json()
+        found += page["users"]
+        if page["next_cursor"] is None:
+            return found
+        query["cursor"] = page["next_cursor"]
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 10) -> None:
+    """Fails where it does not come true in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def exports(sql: Sql) -> list[int]:
+    """The server processes that have an export's transaction open."""
+    rows = sql("""
+        select pid from pg_stat_activity where application_name = 'bareline'
+        and datname = current_database() and xact_start is not null""")
+    return [pid for (pid,) in rows]
+
+
+@pytest.mark.parametrize("count", [0, 1, 999, 1000, 1001, 2500])
+def test_an_export_has_every_user_once_as_the_list_has_them(
+    client: httpx.Client, sql: Sql, count: int
+) -> None:
+    sql(FILL, count)
+    sql("delete from users where id % 7 = 0")
+    users = listed(client)
+    answer = client.get(PATH).raise_for_status()
+    assert answer.headers["content-type"] == "application/x-ndjson"
+    assert [json.loads(line) for line in answer.text.splitlines()] == users
+    assert answer.text == "".join(json.dumps(user, separators=(",", ":")) + "\n" for user in users)
+    in_csv = client.get(PATH, headers=CSV).raise_for_status()
+    assert in_csv.headers["content-type"].startswith("text/csv")
+    assert in_csv.text.startswith("id,email,display_name,is_active,created_at\r\n")
+    assert from_csv(in_csv.text) == users
+    last = str(users[-1]["id"] if users else 0)
+    assert answer.headers["x-last-id"] == in_csv.headers["x-last-id"] == last
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(TEXTS, st.none() | TEXTS, st.booleans(), st.datetimes()), max_size=5))
+def test_any_text_and_time_comes_through(client: httpx.Client, sql: Sql, rows: list[Any]) -> None:
+    """What no endpoint would let in, too: quotes, line ends, an empty name that is not null."""
+    sql("delete from users")
+    for number, (email, name, active, moment) in enumerate(rows):
+        sql(
+            "insert into users (email, hashed_password, display_name, is_active, created_at) values (%s, 'x', %s, %s, %s)",
+            f"{email}{number}", name, active, f"{moment.isoformat()}+00:00",
+        )  # fmt: skip
+    answer = client.get(PATH).content.decode()
+    users = [json.loads(line) for line in answer.split("\n")[:-1]]
+    assert [(user["email"], user["display_name"], user["is_active"]) for user in users] == [
+        (f"{email}{number}", name, active) for number, (email, name, active, _) in enumerate(rows)
+    ]
+    for user in users:  # the encoder that every other endpoint has writes it the same
+        assert client.get(f"/users/{user['id']}").json() == user
+    in_csv = client.get(PATH, headers=CSV).content.decode()
+    assert from_csv(in_csv) == [user | {"display_name": user["display_name"] or None} for user in users]
+
+
+def test_csv_tells_an_empty_name_from_none(client: httpx.Client, sql: Sql) -> None:
+    for name in (None, "", '"'):
+        sql(
+            "insert into users (email, hashed_password, display_name) values (%s, 'x', %s)",
+            f"{name}@x.com",
+            name,
+        )
+    rows = client.get(PATH, headers=CSV).text.split("\r\n")[1:-1]
+    assert [re.fullmatch('[0-9]+,"[^,]*",(.*),true,.*Z', row)[1] for row in rows] == ["", '""', '""""']
+
+
+@pytest.mark.parametrize(
+    ("accept", "chosen"),
+    [
+        ("*/*", "application/x-ndjson"),
+        ("application/*", "application/x-ndjson"),
+        ("application/x-ndjson", "application/x-ndjson"),
+        ("text/csv", "text/csv"),
+        ("TEXT/CSV; header=present", "text/csv"),
+        ("text/*", "text/csv"),
+        ("text/csv, */*", "application/x-ndjson"),
+        ("text/csv, */*;q=0.1", "text/csv"),
+        ("text/csv;q=0.5, application/x-ndjson;q=0.4", "text/csv"),
+        ("text/html, application/json;q=0.9, */*;q=0.8", "application/x-ndjson"),
+        ("application/x-ndjson;q=0, */*", "text/csv"),
+        ("application/json", None),
+        ("text/csv;q=0", None),
+        ("text/csv;q=nonsense", None),
+        ("image/*, text/plain", None),
+    ],
+)
+def test_accept_chooses_the_form(client: httpx.Client, accept: str, chosen: str | None) -> None:
+    answer = client.get(PATH, headers={"Accept": accept})
+    if chosen:
+        assert (answer.status_code, answer.headers["content-type"]) == (200, chosen)
+    else:
+        problem(answer, 406)
+
+
+def test_an_export_needs_the_scope_to_read(service: Service) -> None:
+    with service.client(make_key(service.config, "users:write")) as writer, service.client() as nobody:
+        problem(writer.get(PATH), 403)
+        problem(nobody.get(PATH), 401)
+
+
+def test_head_answers_no_users(client: httpx.Client, users: list[dict[str, Any]]) -> None:
+    answer = client.head(PATH)
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert answer.headers["x-last-id"] == str(users[-1]["id"])
+    assert len(client.get("/users").json()["users"]) == 3  # the connection goes on
+
+
+def test_an_export_is_of_one_moment(client: httpx.Client, sql: Sql) -> None:
+    """Users change, go and come while the client has read no more than the beginning."""
+    sql(FILL, 60_000)
+    before = sql("select id, email from users order by id")
+    with client.stream("GET", PATH) as answer:
+        lines = answer.iter_lines()
+        read = list(itertools.islice(lines, 10))
+        assert exports(sql)
+        sql("update users set email = 'new' || email where id % 3 = 0")
+        sql("delete from users where id % 3 = 1")
+        sql("insert into users (email, hashed_password) values ('late@example.com', 'secret')")
+        read += lines
+        users = [json.loads(line) for line in read]
+    assert [(user["id"], user["email"]) for user in users] == before
+    assert answer.headers["x-last-id"] == str(before[-1][0])
+
+
+def test_an_export_may_take_longer_than_a_query(config: Config, sql: Sql) -> None:
+    sql(FILL, 60_000)
+    slow = with_settings(config, query_timeout=0.3)
+    with (
+        Service(slow) as service,
+        service.client(make_key(slow)) as client,
+        client.stream("GET", PATH) as answer,
+    ):
+        lines = answer.iter_lines()
+        next(lines)
+        time.sleep(1)
+        assert sum(1 for _ in lines) == 59_999
+
+
+def read_while_killed(client: httpx.Client, sql: Sql, parts: list[str], headers: dict[str, str]) -> None:
+    """Reads an export whose connection to the database is ended under way; checks its header."""
+    with client.stream("GET", PATH, headers=headers) as answer:
+        assert answer.headers["x-last-id"] == "100000"
+        for part in answer.iter_text():
+            parts.append(part)
+            for pid in exports(sql) if len(parts) > 1 else []:  # the first may be the columns' names alone
+                sql("select pg_terminate_backend(%s)", pid)
+
+
+@pytest.mark.parametrize("headers", [{}, CSV])
+def test_a_database_that_dies_in_the_middle_leaves_a_cut_export(
+    client: httpx.Client, sql: Sql, headers: dict[str, str]
+) -> None:
+    """The chunks do not end; and where something in between mends that, the last line is not the last user."""
+    sql(FILL, 100_000)
+    parts: list[str] = []
+    with pytest.raises(httpx.RemoteProtocolError, match="incomplete"):
+        read_while_killed(client, sql, parts, headers)
+    ids = re.findall('^(?:{"id":)?([0-9]+),', "".join(parts), re.MULTILINE)
+    assert 0 < int(ids[-1]) < 100_000
+    assert re.findall('"id":([0-9]+),', client.get(PATH).text)[-1] == "100000"
+
+
+def test_a_database_that_is_away_is_a_problem(
+    config: Config, service: Service, client: httpx.Client, sql: Sql
+) -> None:
+    client.get(PATH).raise_for_status()
+    sql("alter table users rename to away")
+    assert problem(client.get(PATH), 503)["type"] == "urn:bareline:problem:schema-mismatch"
+    sql("alter table away rename to users")
+    wait_for(lambda: client.get(PATH).status_code == 200)

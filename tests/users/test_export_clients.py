@@ -1,0 +1,125 @@
+"""Exports and their clients: several, slow ones, ones that leave; and what they cost."""
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+
+import httpx
+import psutil
+import pytest
+
+from svc.config import Config
+from svc.http import protocol as guard
+from tests.support import Service, make_key, problem, with_settings
+from tests.users.test_export import FILL, PATH, Sql, exports, wait_for
+
+
+def test_few_exports_run_at_once(service: Service, client: httpx.Client, sql: Sql) -> None:
+    """A quarter of four connections is one."""
+    sql(FILL, 120_000)
+    with connect(service) as first:
+        first.recv(1)
+        refused = client.get(PATH)
+        assert problem(refused, 503)["type"] == "urn:bareline:problem:overload"
+        assert refused.headers["retry-after"] == "1"
+        client.get("/users?limit=1").raise_for_status()
+    wait_for(lambda: client.head(PATH).status_code == 200)  # the first one's client has hung up
+
+
+def connect(service: Service) -> socket.socket:
+    """A client that asks for an export and has little room for it."""
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+    client.connect(service.address)
+    key = make_key(service.config)
+    client.sendall(f"GET {PATH} HTTP/1.1\r\nHost: here\r\nAuthorization: Bearer {key}\r\n\r\n".encode())
+    return client
+
+
+def drain(client: socket.socket) -> bytes:
+    """All that comes before the connection ends, however it does."""
+    found = b""
+    with suppress(ConnectionResetError):
+        while part := client.recv(65_536):
+            found += part
+    return found
+
+
+def test_a_client_that_takes_nothing_is_cut_off(
+    service: Service, client: httpx.Client, sql: Sql, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guard, "PATIENCE", 0.5)
+    sql(FILL, 100_000)
+    with connect(service) as idle:
+        idle.recv(1)
+        wait_for(lambda: client.head(PATH).status_code == 200)  # the only place is free
+        assert not exports(sql)
+        assert b'{"id":100000,' not in drain(idle)
+
+
+def test_a_slow_client_is_not_cut_off_while_it_takes_some(
+    service: Service, client: httpx.Client, sql: Sql, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guard, "PATIENCE", 1.0)
+    sql(FILL, 100_000)
+    with client.stream("GET", PATH) as answer:
+        started, size = time.monotonic(), 0
+        for part in answer.iter_raw():
+            size += len(part)
+            if time.monotonic() - started < 3:
+                time.sleep(0.02)
+        assert size > 10_000_000
+
+
+def test_a_client_that_hangs_up_ends_its_export(
+    config: Config, sql: Sql, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It does not run on for nobody: the log has 499 for it, at once."""
+    sql(FILL, 100_000)
+    config = with_settings(config, log_requests=True)
+    with Service(config) as service, service.client(make_key(config)) as client:
+        with connect(service) as gone:
+            gone.recv(1000)
+            assert client.head(PATH).status_code == 503
+        wait_for(lambda: client.head(PATH).status_code == 200)
+    logged = [json.loads(text) for text in capfd.readouterr().err.splitlines()]
+    assert [entry["status"] for entry in logged if entry["method"] == "GET"] == [499]
+
+
+def read_all(client: httpx.Client) -> Iterator[int]:
+    """Sizes of the parts."""
+    with client.stream("GET", PATH) as answer:
+        for part in answer.iter_raw():
+            yield len(part)
+
+
+def test_memory_stays_flat(client: httpx.Client, sql: Sql) -> None:
+    """200,000 users are 26 MB; service and client are this process. The first run warms both up."""
+    sql(FILL, 20_000)
+    process = psutil.Process()
+    sum(read_all(client))
+    sql(FILL.replace("'user'", "'other'"), 200_000)
+    before, most, size = process.memory_info().rss, 0, 0
+    for number, part in enumerate(read_all(client)):
+        size += part
+        if number % 50 == 0:
+            most = max(most, process.memory_info().rss)
+    assert size > 25_000_000
+    assert most - before < 8_000_000
+
+
+def test_others_are_answered_while_an_export_runs(service: Service, client: httpx.Client, sql: Sql) -> None:
+    sql(FILL, 100_000)
+    worst = 0.0
+    reader = threading.Thread(target=lambda: sum(read_all(client)))
+    with service.client(client.headers["authorization"].removeprefix("Bearer ")) as other:
+        other.get("/users/1").raise_for_status()
+        reader.start()
+        while reader.is_alive():
+            started = time.perf_counter()
+            other.get("/users/1").raise_for_status()
+            worst = max(worst, time.perf_counter() - started)
+    assert 0 < worst < 0.5

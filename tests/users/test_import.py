@@ -1,0 +1,183 @@
+"""POST /users/import: all good lines or, where the body is cut or the database fails, none."""
+
+import itertools
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import httpx
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from svc.http.emails import Email
+from tests.support import Service, make_key, problem
+from tests.support.imports import (
+    DIGEST,
+    HASH,
+    HASHER,
+    NDJSON,
+    PATH,
+    SALT,
+    Sql,
+    emails,
+    line,
+    lines,
+    post,
+    refused,
+)
+
+
+def test_imported_users_are_users(client: httpx.Client, sql: Sql) -> None:
+    body = [
+        line("Ada@Example.com", display_name="Ada", profile={"a": [1, None]}),
+        line("bob@example.com", password="correct horse", display_name=None),
+    ]
+    assert post(client, b"\n".join(body)) == {"created": 2, "skipped": 0, "refused": [], "refused_count": 0}
+    rows = sql("select email, display_name, profile, hashed_password, is_active from users order by id")
+    assert [row[:3] for row in rows] == [
+        ("ada@example.com", "Ada", {"a": [1, None]}),
+        ("bob@example.com", None, {}),
+    ]
+    assert rows[0][3] == HASH
+    assert all(row[4] and HASHER.verify(row[3], "correct horse") for row in rows)
+    page = client.get("/users?email=ada@example.com").json()["users"]
+    assert client.get(f"/users/{page[0]['id']}").status_code == 200
+
+
+def test_every_refused_line_is_named_and_the_others_come_in(client: httpx.Client, sql: Sql) -> None:
+    """Empty lines count; a line may end in CRLF; the last one needs no end."""
+    post(client, line("first@example.com"))
+    known = sql("select id from users")[0][0]
+    wide = {"a": [1e300] * 1000}  # 6 KB here, 300 KB as PostgreSQL writes it
+    body = [
+        line("a@example.com", referred_by=known),  # 1
+        b"",
+        b"\r",
+        line("b@example.com", referred_by=known + 1000) + b"\r",  # 4
+        line("c@example.com") + b"\r",
+        b"{nonsense",  # 6
+        line("no address", display_name="", hashed_password="secret"),  # 7
+        line("d@example.com", password="correct horse", hashed_password=HASH),  # 8
+        b'{"email": "e@example.com"}',  # 9
+        line("f@example.com", is_admin=True, password="short"),  # 10
+        b"[]",
+        b"\xff\xfe",
+        line("g@example.com", profile=wide),  # 13
+        line("h@example.com", profile={"x": "y" * 300_000}),  # 14
+        line("i@example.com", hashed_password="$argon2id$v=19$m=4194304,t=1,p=1$" + f"{SALT}${DIGEST}"),
+        b"[" * 100_000,
+        line("j@example.com", profile={"n": 10**40}),  # kept, as PostgreSQL has such numbers
+        b'{"email": "k@example.com"',
+    ]
+    found = post(client, b"\n".join(body))
+    assert refused(found) == {
+        4: {"#/referred_by"},
+        6: {"#"},
+        7: {"#/email", "#/display_name", "#/hashed_password"},
+        8: {"#"},
+        9: {"#"},
+        10: {"#/is_admin", "#/password"},
+        11: {"#"},
+        12: {"#"},
+        13: {"#/profile"},
+        14: {"#"},
+        15: {"#/hashed_password"},
+        16: {"#"},
+        18: {"#"},
+    }
+    assert (found["created"], found["skipped"]) == (3, 0)
+    assert emails(sql) == [f"{name}@example.com" for name in ("first", "a", "c", "j")]
+    assert HASH not in json.dumps(found)
+
+
+def test_a_hundred_refused_lines_are_told_and_all_are_counted(client: httpx.Client, sql: Sql) -> None:
+    body = [line(f"{n}@example.com") if n % 3 == 0 else b"{}" for n in range(300)]
+    found = post(client, b"\n".join(body))
+    assert (found["created"], found["refused_count"]) == (100, 200)
+    assert [entry["line"] for entry in found["refused"]] == [n + 1 for n in range(300) if n % 3][:100]
+
+
+def test_emails_that_are_taken_are_skipped(
+    client: httpx.Client, sql: Sql, users: list[dict[str, Any]]
+) -> None:
+    body = [
+        line("ADA@example.com", display_name="Another"),
+        line("new@example.com", display_name="One"),
+        line("New@example.com", display_name="Two"),
+    ]
+    answer = {"created": 1, "skipped": 2, "refused": [], "refused_count": 0}
+    assert post(client, b"\n".join(body)) == answer
+    assert sql("select display_name from users order by id") == [("Ada",), ("Bob",), ("Cyd",), ("One",)]
+    assert post(client, b"\n".join(body)) == answer | {"created": 0, "skipped": 3}
+
+
+def test_an_empty_import_creates_nobody(client: httpx.Client) -> None:
+    for body in (b"", b"\n", b"\r\n \n"):
+        assert post(client, body) == {"created": 0, "skipped": 0, "refused": [], "refused_count": 0}
+
+
+def split(body: bytes, cuts: Sequence[int]) -> Iterator[bytes]:
+    """A body in chunks."""
+    edges = sorted({0, len(body), *(cut % (len(body) + 1) for cut in cuts)})
+    return (body[start:end] for start, end in itertools.pairwise(edges))
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.sampled_from([b"", b"\r", b"{}", b"x", b'{"a":', line("a@example.com")]), max_size=8),
+    st.lists(st.integers(0, 10_000)),
+)
+def test_chunks_make_no_difference(
+    client: httpx.Client, sql: Sql, parts: list[bytes], cuts: list[int]
+) -> None:
+    sql("truncate users cascade")
+    body = b"\n".join(parts)
+    found = post(client, split(body, cuts))
+    bad = [n for n, part in enumerate(parts, 1) if part.strip() and not part.startswith(b'{"email')]
+    good = sum(part.startswith(b'{"email') for part in parts)
+    assert sorted(refused(found)) == bad
+    assert (found["created"], found["skipped"]) == (min(good, 1), max(good - 1, 0))
+
+
+NAMES = st.none() | st.text(
+    st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=20
+)
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.dictionaries(st.emails(), NAMES, max_size=8))
+def test_an_export_imported_elsewhere_gives_the_same_users(
+    client: httpx.Client, sql: Sql, given: dict[str, str | None]
+) -> None:
+    sql("truncate users cascade")
+    first = post(client, b"\n".join(line(email, display_name=name) for email, name in given.items()))
+    names = {}
+    for email, name in given.items():
+        try:
+            names.setdefault(str(Email.parse(email)), name)
+        except ValueError:
+            assert "#/email" in refused(first).popitem()[1]
+    exported = [json.loads(text) for text in client.get("/users/export").text.split("\n")[:-1]]
+    assert {user["email"]: user["display_name"] for user in exported} == names
+    sql("truncate users cascade")
+    again = post(
+        client, b"\n".join(line(user["email"], display_name=user["display_name"]) for user in exported)
+    )
+    assert (again["created"], again["skipped"], again["refused_count"]) == (len(names), 0, 0)
+    imported = [json.loads(text) for text in client.get("/users/export").text.split("\n")[:-1]]
+    for user in exported + imported:
+        del user["id"], user["created_at"]
+    assert imported == exported
+
+
+def test_an_import_needs_its_media_type_and_the_scope_to_write(
+    service: Service, client: httpx.Client
+) -> None:
+    for media_type in ("application/json", "text/csv", ""):
+        answer = client.post(PATH, content=lines(1), headers={"Content-Type": media_type})
+        problem(answer, 415)
+        assert answer.headers["accept-post"] == "application/x-ndjson"
+    with service.client(make_key(service.config, "users:read")) as reader, service.client() as nobody:
+        problem(reader.post(PATH, content=lines(1), headers=NDJSON), 403)
+        problem(nobody.post(PATH, content=lines(1), headers=NDJSON), 401)
+    assert client.get("/users").json()["users"] == []

@@ -1,0 +1,180 @@
+"""Imports that are cut, meet others, fail in the middle, or are large."""
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import psutil
+import psycopg
+import pytest
+
+from svc.config import Config, DatabaseUrl
+from tests.support import Service, make_key, problem, with_settings
+from tests.support.imports import NDJSON, PATH, Sql, emails, line, lines, post
+
+
+def begin(service: Service, framing: str, body: bytes) -> socket.socket:
+    """A client that has sent a head and a part of the body."""
+    head = f"POST {PATH} HTTP/1.1\r\nHost: here\r\nAuthorization: Bearer {make_key(service.config)}\r\n"
+    client = socket.create_connection(service.address)
+    client.sendall(f"{head}Content-Type: application/x-ndjson\r\n{framing}\r\n\r\n".encode() + body)
+    return client
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_body_that_is_cut_leaves_nothing(
+    service: Service, client: httpx.Client, sql: Sql, chunked: bool
+) -> None:
+    """And its place is free for the next import: there is but one."""
+    body = lines(5000)
+    framing = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {len(body) + 1}"
+    cut = begin(service, framing, b"%x\r\n%b\r\n" % (len(body), body) if chunked else body)
+    time.sleep(0.5)
+    problem(client.post(PATH, content=lines(1), headers=NDJSON), 503)
+    cut.close()
+    deadline = time.monotonic() + 5
+    while (answer := client.post(PATH, content=lines(1, "next"), headers=NDJSON)).status_code == 503:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert answer.json()["created"] == 1
+    assert emails(sql) == ["next0@example.com"]
+
+
+def test_an_import_that_is_under_way_holds_nobody_up(
+    service: Service, client: httpx.Client, sql: Sql
+) -> None:
+    """Nor a connection: somebody takes an email that a line above has, at once."""
+    body = lines(2000)
+    with begin(service, f"Content-Length: {len(body) + 1}", body) as slow:
+        time.sleep(0.5)
+        assert sql(
+            "select count(*) from pg_stat_activity where application_name = 'bareline' and xact_start is not null"
+        ) == [(0,)]
+        answer = client.post("/users", json={"email": "user7@example.com", "password": "correct horse"})
+        assert answer.status_code == 201
+        assert answer.elapsed.total_seconds() < 1
+        slow.sendall(b"\n")
+        head = slow.recv(10_000)
+    assert b'{"created":1999,"skipped":1,' in head
+
+
+def wait_for_lock(sql: Sql) -> int:
+    """The process that waits for another one's row."""
+    for _ in range(100):
+        if rows := sql(
+            "select pid from pg_stat_activity where wait_event = 'transactionid' and datname = current_database()"
+        ):
+            return int(rows[0][0])
+        time.sleep(0.05)
+    raise AssertionError("nobody waits")
+
+
+def test_a_database_that_fails_in_the_middle_leaves_nothing(
+    client: httpx.Client, sql: Sql, database_url: DatabaseUrl
+) -> None:
+    """The third block waits for an email that somebody else is about to take; then its connection is ended."""
+    answers: list[httpx.Response] = []
+    with psycopg.connect(database_url) as other:
+        other.execute("insert into users (email, hashed_password) values ('user4000@example.com', 'x')")
+        importing = threading.Thread(
+            target=lambda: answers.append(client.post(PATH, content=lines(5000), headers=NDJSON))
+        )
+        importing.start()
+        sql("select pg_terminate_backend(%s)", wait_for_lock(sql))
+        importing.join()
+        other.rollback()
+    problem(answers[0], 503)
+    assert emails(sql) == []
+    assert post(client, lines(5000))["created"] == 5000
+
+
+def test_two_imports_that_meet_end_as_one_after_the_other(config: Config, sql: Sql) -> None:
+    """The same emails in opposite orders: one may be told to try again, and none is created twice."""
+    config = with_settings(config, pool_size=8)
+    body = lines(3000).splitlines(keepends=True)
+    with Service(config) as service, service.client(make_key(config)) as client:
+        answers: list[httpx.Response] = []
+
+        def run(content: bytes) -> None:
+            answers.append(client.post(PATH, content=content, headers=NDJSON))
+
+        threads = [threading.Thread(target=run, args=(b"".join(part),)) for part in (body, body[::-1])]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert {answer.status_code for answer in answers} <= {200, 503}
+        assert sum(answer.json().get("created", 0) for answer in answers) == 3000
+    assert len(emails(sql)) == 3000
+
+
+def test_passwords_take_their_time(config: Config, sql: Sql) -> None:
+    """Longer than a request may take to come in, since it is us who do not read; others register meanwhile.
+
+    Two passwords may be in the queue, and three clients register: the import finds it full, and goes on.
+    """
+    config = with_settings(config, hash_memory=19_456, hash_passes=2, hash_queue=1, request_timeout=0.4)
+    body = b"\n".join(
+        line(f"{n}@example.com", password="correct horse", profile={"x": "y" * 16_000}) for n in range(30)
+    )
+    statuses: list[int] = []
+    ended = threading.Event()
+    with Service(config) as service, service.client(make_key(config)) as client:
+
+        def register(name: str) -> None:
+            while not ended.is_set():
+                new = {"email": f"{name}{len(statuses)}@example.com", "password": "correct horse"}
+                statuses.append(client.post("/users", json=new).status_code)
+                time.sleep(0.03)
+
+        threads = [threading.Thread(target=register, args=(name,)) for name in "abc"]
+        for thread in threads:
+            thread.start()
+        started = time.monotonic()
+        try:
+            found = post(client, body)
+        finally:
+            ended.set()
+            for thread in threads:
+                thread.join()
+    assert time.monotonic() - started > config.request_timeout
+    assert found["created"] == 30
+    assert {201, 503} <= set(statuses)
+
+
+def test_reads_are_quick_while_an_import_runs(
+    service: Service, client: httpx.Client, users: list[dict[str, Any]]
+) -> None:
+    found: list[dict[str, Any]] = []
+    importing = threading.Thread(target=lambda: found.append(post(client, lines(30_000))))
+    times: list[float] = []
+    with service.client(client.headers["authorization"].removeprefix("Bearer ")) as other:
+        other.get("/users/1").raise_for_status()
+        importing.start()
+        while importing.is_alive():
+            started = time.perf_counter()
+            other.get("/users/1").raise_for_status()
+            times.append(time.perf_counter() - started)
+    assert found[0]["created"] == 30_000
+    assert sorted(times)[len(times) // 2] < 0.05
+    assert max(times) < 0.5
+
+
+def test_memory_stays_flat(client: httpx.Client) -> None:
+    """30 MB in lines that are refused or good; service and client are this process."""
+    process = psutil.Process()
+    post(client, lines(20_000, "warm"))
+    before, most = process.memory_info().rss, 0
+
+    def body() -> Iterator[bytes]:
+        nonlocal most
+        for n in range(100):
+            yield lines(500, f"batch{n}x") + b'{"x": "' + b"x" * 200_000 + b"\n"
+            most = max(most, process.memory_info().rss)
+
+    found = post(client, body())
+    assert (found["created"], found["refused_count"]) == (50_000, 100)
+    assert max(most, process.memory_info().rss) - before < 10_000_000
