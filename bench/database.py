@@ -17,7 +17,7 @@ import psutil
 import psycopg
 
 from bench.processes import run
-from svc.accounts.keys import SCOPES, ApiKeyQueries, create_key
+from svc.accounts.keys import ApiKeyQueries, create_key
 from svc.config import Config, DatabaseUrl
 from svc.postgres.embedded import EmbeddedServer
 from svc.postgres.migrations import migrate
@@ -151,7 +151,7 @@ async def make_key(url: DatabaseUrl) -> str:
     """A key of the service, with every scope."""
     database = Database(Config(database_url=url))
     try:
-        return await create_key("bench", list(SCOPES), None, ApiKeyQueries.bind(database))
+        return await create_key("bench", ["users:read", "users:write"], None, ApiKeyQueries.bind(database))
     finally:
         await database.close()
 

@@ -27,7 +27,7 @@ from svc.users.rows import StoredUser
 RUNGS = {
     "pool": "Starlette + `asyncpg.Pool`, as everyone writes it",
     "no_reset": "and no reset query when a connection comes back",
-    "lending": "and connections lent by the service's pool, without a proxy and a shielded task; bound queries",
+    "lending": "and connections lent by our pool, without a proxy and a shielded task; bound queries",
     "statements": "and one statement kept for each query, instead of asyncpg's cache",
     "msgspec": "and msgspec instead of `json` and dictionaries",
 }

@@ -47,10 +47,23 @@ where i.indisunique
 order by c.relname, columns;
 
 -- name: list_constraints :many
--- The names of our constraints, which the table of errors goes by.
-select conname::text as name
-from pg_constraint
-where connamespace = any(current_schemas(false)::regnamespace[]);
+-- Every constraint of ours that a row may break, its table and the one that it refers to; a unique index counts as
+-- one. The key of an id that the database alone makes cannot be broken.
+select k.conrelid::bigint as relation, nullif(k.confrelid, 0)::bigint as referred, k.conname::text as name
+from pg_constraint as k
+where k.contype in ('p', 'u', 'f', 'c', 'x')
+    and k.connamespace = any(current_schemas(false)::regnamespace[])
+    and not (k.contype = 'p' and exists (
+        select from pg_attribute as a
+        where a.attrelid = k.conrelid and a.attnum = any(k.conkey) and a.attidentity = 'a'
+    ))
+union all
+select i.indrelid::bigint as relation, null as referred, c.relname::text as name
+from pg_index as i
+join pg_class as c on c.oid = i.indexrelid
+where i.indisunique
+    and c.relnamespace = any(current_schemas(false)::regnamespace[])
+    and not exists (select from pg_constraint as k where k.conindid = i.indexrelid);
 
 -- name: list_functions :many
 -- The names of PostgreSQL's own functions, and of the functions behind its operators.

@@ -1,4 +1,4 @@
-"""The command line: `svc serve | check | migrate | seed | keys`."""
+"""The command line: `svc serve | check | migrate`, and what the resources bring: `svc keys`, `svc seed`."""
 
 import argparse
 import asyncio
@@ -6,64 +6,69 @@ import os
 import re
 import signal
 import sys
-import time
-from collections.abc import Callable, Coroutine, Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn, TypeVar
+from typing import NoReturn
 
-import asyncpg
 import msgspec
 
-from svc.accounts.keys import KEPT, SCOPES, ApiKeyQueries, create_key
+from svc.app import build_resources, create_app
 from svc.config import VARIABLES, Config, ConfigError, DatabaseUrl, load
-from svc.http.problems import Problem
+from svc.http.resource import CommandError, Outline, Resource, read_positive
+from svc.http.wiring import WiringError
 from svc.postgres.embedded import EmbeddedError, EmbeddedServer
+from svc.postgres.errors import DRIVER_ERRORS, DatabaseError
 from svc.postgres.migrations import MigrationError, migrate, read_status, rollback
-from svc.postgres.pool import Database
 from svc.postgres.statements import QueryError
-from svc.users.seed import LARGEST, PASSWORD, SeedError, seed
 
-T = TypeVar("T")
+KNOWN_ERRORS = (
+    CommandError,
+    ConfigError,
+    EmbeddedError,
+    MigrationError,
+    QueryError,
+    WiringError,
+)
+"""Failures that have a name: the message says all."""
+
+Run = Callable[[Config, argparse.Namespace], int]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command; the exit code is 1 for a failure that has a name and 2 for a wrong command line."""
-    options = make_parser().parse_args(arguments)
+    """Run a command; the exit code is 1 for a failure that has a name and 2 for a wrong command line."""
     # A terminated process must still stop the server that it embeds: `finally` runs for exceptions only.
     signal.signal(signal.SIGTERM, partial(exit_quietly, 128 + signal.SIGTERM))
     signal.signal(signal.SIGINT, partial(exit_quietly, 128 + signal.SIGINT))
     signal.signal(signal.SIGHUP, terminate)
     try:
-        command: Callable[[Config, argparse.Namespace], int] = options.command
+        options = make_parser(build_resources(Outline(Config()))).parse_args(arguments)
+        run: Run = options.run
         config = load()
-        if command is run_check:  # it brings its own database
-            return command(config, options)
+        if run is run_check:  # it brings its own database
+            return run(config, options)
         options.embedded = config.database_url is None
-        with find_database(config, migrated=command is not run_migrate) as config:
-            return command(config, options)
-    except (ConfigError, EmbeddedError, MigrationError, QueryError, SeedError) as error:
+        with find_database(config, migrated=run is not run_migrate) as config:
+            return run(config, options)
+    except KNOWN_ERRORS as error:
         return fail(str(error))
-    except Problem as problem:
-        return fail(problem.detail)
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        return fail(f"The database cannot be used: {error}")
+    except (DatabaseError, *DRIVER_ERRORS) as error:
+        return fail(f"The database cannot be used: {error.__cause__ or error}")
     except KeyboardInterrupt:
         return 130
 
 
 def fail(message: str) -> int:
-    """Says what is wrong."""
+    """Say what is wrong; return the exit code."""
     for line in message.splitlines():
         print(f"svc: {line}", file=sys.stderr)
     return 1
 
 
 def exit_quietly(code: int, number: int, frame: FrameType | None) -> None:
-    """A signal that asks us to end, as an exception; the next ones must not break the way out.
+    """Turn a signal that asks us to end into an exception; the next ones must not break the way out.
 
     An event loop raises it between two callbacks: in the middle of one, asyncpg may be at work, and would
     go on as if a statement had been answered with nothing.
@@ -79,18 +84,18 @@ def exit_quietly(code: int, number: int, frame: FrameType | None) -> None:
 
 
 def throw(error: BaseException) -> NoReturn:
-    """Raises it."""
+    """Raise it."""
     raise error
 
 
 def terminate(number: int, frame: FrameType | None) -> None:
-    """A closed terminal, as the signal that uvicorn answers gracefully."""
+    """Turn a closed terminal into the signal that uvicorn answers gracefully."""
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 @contextmanager
 def find_database(config: Config, migrated: bool) -> Generator[Config]:
-    """The configuration with a database in it: the one it names, or the embedded one, up to date."""
+    """Give the configuration with a database in it: the one it names, or the embedded one, up to date."""
     if config.database_url:
         yield config
         return
@@ -101,97 +106,63 @@ def find_database(config: Config, migrated: bool) -> Generator[Config]:
         yield embedded
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """All commands and their options."""
+def make_parser(resources: Sequence[Resource]) -> argparse.ArgumentParser:
+    """Return a parser of all commands and their options."""
     parser = argparse.ArgumentParser(
         prog="svc",
         description="Bareline, a users service with no ORM.",
-        epilog="Environment: " + ", ".join(VARIABLES.values()) + ". See the README.",
+        epilog="Environment: " + ", ".join(VARIABLES.values()) + ". See docs/configuration.md.",
     )
     commands = parser.add_subparsers(required=True, metavar="command")
-
-    parser_ = commands.add_parser("serve", help="run the service")
-    parser_.add_argument("--host", default="127.0.0.1")
-    parser_.add_argument("--port", type=port, default=8000)
-    parser_.add_argument("--workers", type=positive, default=1)
-    for lever, what in (("short-cut", "short cuts"), ("batching", "batches")):
-        parser_.add_argument(
-            f"--no-{lever}", action="store_true", help=f"serve without {what} (docs/fast-path.md)"
-        )
-    parser_.set_defaults(command=run_serve)
-
-    parser_ = commands.add_parser("check", help="prove that SQL, signatures, structs and schema agree")
-    parser_.add_argument("--json", action="store_true", help="print the findings as JSON")
-    parser_.add_argument("--against", metavar="REV", help="also check a rollout over this git revision")
-    parser_.set_defaults(command=run_check)
-
-    parser_ = commands.add_parser("migrate", help="bring the database's schema up to date")
-    choice = parser_.add_mutually_exclusive_group()
-    choice.add_argument(
-        "--status", action="store_true", help="list migrations; exit code 1 unless all are applied"
-    )
-    choice.add_argument("--rollback", type=positive, metavar="N", help="take the last N back")
-    parser_.set_defaults(command=run_migrate)
-
-    parser_ = commands.add_parser("seed", help="fill the empty table of users with made-up ones")
-    parser_.add_argument("count", type=user_count, metavar="N", help="how many")
-    parser_.add_argument("--seed", type=positive, default=1, help="another number makes other users")
-    parser_.set_defaults(command=run_seed)
-
-    keys = commands.add_parser("keys", help="API keys").add_subparsers(required=True, metavar="command")
-    parser_ = keys.add_parser("create", help="make a key; it is shown once, on the last line of stdout")
-    parser_.add_argument("--name", required=True)
-    parser_.add_argument("--scopes", type=scopes, default=list(SCOPES), metavar="A,B", help=", ".join(SCOPES))
-    parser_.add_argument("--expires", type=duration, metavar="90d", help="days (d), hours (h) or minutes (m)")
-    parser_.set_defaults(command=run_create_key)
-    keys.add_parser("list", help="all keys").set_defaults(command=run_list_keys)
-    parser_ = keys.add_parser("revoke", help="end a key")
-    parser_.add_argument("id", type=positive)
-    parser_.set_defaults(command=run_revoke_key)
+    configure_serve(commands.add_parser("serve", help="run the service"))
+    configure_check(commands.add_parser("check", help="prove that SQL, signatures, structs and schema agree"))
+    configure_migrate(commands.add_parser("migrate", help="bring the database's schema up to date"))
+    for command in (command for resource in resources for command in resource.commands):
+        command.configure(commands.add_parser(command.name, help=command.help), resources)
     return parser
 
 
-def port(text: str) -> int:
-    """A TCP port; 0 for any that is free."""
+def configure_serve(parser: argparse.ArgumentParser) -> None:
+    """Add where to listen, how many workers, and what to do without."""
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=read_port, default=8000)
+    choice = parser.add_mutually_exclusive_group()
+    choice.add_argument("--workers", type=read_positive, default=1)
+    choice.add_argument("--reload", action="store_true", help="start anew when a .py or .sql file changes")
+    for lever, what in (("short-cut", "short cuts"), ("batching", "batches")):
+        parser.add_argument(
+            f"--no-{lever}", action="store_true", help=f"serve without {what} (docs/fast-path.md)"
+        )
+    parser.set_defaults(run=run_serve)
+
+
+def configure_check(parser: argparse.ArgumentParser) -> None:
+    """Add how to print, and another release to check a rollout over."""
+    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+    parser.add_argument("--against", metavar="REV", help="also check a rollout over this git revision")
+    parser.set_defaults(run=run_check)
+
+
+def configure_migrate(parser: argparse.ArgumentParser) -> None:
+    """Add the other two things to do with migrations."""
+    choice = parser.add_mutually_exclusive_group()
+    choice.add_argument(
+        "--status", action="store_true", help="list migrations; exit code 1 unless all are applied"
+    )
+    choice.add_argument("--rollback", type=read_positive, metavar="N", help="take the last N back")
+    parser.set_defaults(run=run_migrate)
+
+
+def read_port(text: str) -> int:
+    """Return a TCP port; 0 for any that is free."""
     if re.fullmatch(r"[0-9]{1,5}", text) and int(text) < 65536:
         return int(text)
     raise argparse.ArgumentTypeError("expected a port from 0 to 65535")
 
 
-def positive(text: str) -> int:
-    """A number from 1 to int8's largest."""
-    if re.fullmatch(r"[1-9][0-9]{0,18}", text) and int(text) < 2**63:
-        return int(text)
-    raise argparse.ArgumentTypeError("expected a number from 1 up")
-
-
-def user_count(text: str) -> int:
-    """As many users as can be made up."""
-    if re.fullmatch(r"[1-9][0-9]{0,9}", text) and int(text) <= LARGEST:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"expected a number from 1 to {LARGEST}")
-
-
-def scopes(text: str) -> list[str]:
-    """Scopes, separated by commas."""
-    names = text.split(",")
-    if unknown := [name for name in names if name not in SCOPES]:
-        raise argparse.ArgumentTypeError(f"unknown: {', '.join(unknown)}; there are {', '.join(SCOPES)}")
-    return names
-
-
-def duration(text: str) -> timedelta:
-    """90d, 12h, 30m."""
-    match = re.fullmatch(r"([1-9][0-9]{0,4})([dhm])", text)
-    if not match:
-        raise argparse.ArgumentTypeError("expected something like 90d, 12h or 30m")
-    unit = {"d": "days", "h": "hours", "m": "minutes"}[match[2]]
-    return timedelta(**{unit: int(match[1])})
-
-
 def run_serve(config: Config, options: argparse.Namespace) -> int:
-    """`svc serve`"""
-    from svc.http.server import ServeError, serve
+    """Run `svc serve`."""
+    from svc.http.server import ServeError, serve  # here: other commands start quicker without a server
 
     signal.signal(signal.SIGTERM, partial(exit_quietly, 0))  # a service has no end of its own
     config = msgspec.structs.replace(
@@ -199,14 +170,26 @@ def run_serve(config: Config, options: argparse.Namespace) -> int:
         short_cut=config.short_cut and not options.no_short_cut,
         batching=config.batching and not options.no_batching,
     )
+    greet = partial(welcome, config) if options.embedded else None
+    used = f"embedded PostgreSQL in {config.data_dir}" if options.embedded else repr(config.database_url)
     try:
-        return serve(config, options.host, options.port, options.workers, embedded=options.embedded)
+        return serve(
+            partial(create_app, config), options.host, options.port, database=used, greet=greet,
+            workers=options.workers, reload=options.reload,
+        )  # fmt: skip
     except ServeError as error:
         return fail(str(error))
 
 
+def welcome(config: Config, address: str) -> str:
+    """Return what the resources say on the first start of an embedded database, if it is one."""
+    resources = build_resources(Outline(config))
+    said = [resource.welcome(config, resources, address) for resource in resources if resource.welcome]
+    return "\n".join(text for text in said if text)
+
+
 def run_migrate(config: Config, options: argparse.Namespace) -> int:
-    """`svc migrate`"""
+    """Run `svc migrate`."""
     if options.status:
         migrations = asyncio.run(read_status(config))
         for migration in migrations:
@@ -220,65 +203,18 @@ def run_migrate(config: Config, options: argparse.Namespace) -> int:
     return 0
 
 
-def run_seed(config: Config, options: argparse.Namespace) -> int:
-    """`svc seed`"""
-    started = time.monotonic()
-    asyncio.run(seed(config, options.count, options.seed))
-    print(f"{options.count:,} users in {time.monotonic() - started:.1f} s")
-    print(f"Users 1, 1001, 2001 and so on have the password: {PASSWORD}")
-    return 0
-
-
 def run_check(config: Config, options: argparse.Namespace) -> int:
-    """`svc check`"""
+    """Run `svc check`."""
     from svc.check.command import check, scratch_database
     from svc.check.rollout import RolloutError
 
     try:
         with scratch_database() as scratch:
-            report = asyncio.run(check(scratch, options.against))
+            report = asyncio.run(check(scratch, build_resources(Outline(scratch)), options.against))
     except RolloutError as error:
         return fail(str(error))
     print(msgspec.json.encode(report).decode() if options.json else report)
     return int(not report.agrees)
-
-
-def run_create_key(config: Config, options: argparse.Namespace) -> int:
-    """`svc keys create`"""
-    expires_at = datetime.now(UTC) + options.expires if options.expires else None
-    print(asyncio.run(with_keys(config, partial(create_key, options.name, options.scopes, expires_at))))
-    return 0
-
-
-def run_list_keys(config: Config, options: argparse.Namespace) -> int:
-    """`svc keys list`"""
-    listed = asyncio.run(with_keys(config, lambda keys: keys.list_api_keys()))
-    row = "{:>4}  {:20}  {:25}  {:17}  {:17}  {}".format
-    print(row("id", "name", "scopes", "created", "expires", "revoked").rstrip())
-    for key in listed:
-        moments = [
-            moment.strftime("%Y-%m-%d %H:%MZ") if moment else "never"
-            for moment in (key.created_at, key.expires_at, key.revoked_at)
-        ]
-        print(row(key.id, key.name, ",".join(key.scopes), *moments))
-    return 0
-
-
-def run_revoke_key(config: Config, options: argparse.Namespace) -> int:
-    """`svc keys revoke`"""
-    if asyncio.run(with_keys(config, lambda keys: keys.revoke_api_key(id=options.id))):
-        print(f"revoked {options.id}; running services refuse it within {KEPT:g} seconds")
-        return 0
-    return fail(f"there is no key {options.id} that could be revoked")
-
-
-async def with_keys(config: Config, use: Callable[[ApiKeyQueries], Coroutine[Any, Any, T]]) -> T:
-    """Runs one query on the keys."""
-    database = Database(config)
-    try:
-        return await use(ApiKeyQueries.bind(database))
-    finally:
-        await database.close()
 
 
 if __name__ == "__main__":

@@ -4,13 +4,16 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Self, get_type_hints
+from typing import Annotated, Literal, Self, get_type_hints
 from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta, Struct
 
-CHECKOUT = Path(__file__).parent.parent
+PACKAGE = Path(__file__).parent
+"""The folder of the package."""
+
+CHECKOUT = PACKAGE.parent
 """The folder that holds the package: the checkout's root, unless the package was installed."""
 
 Seconds = Annotated[float, Meta(gt=0, le=3600)]
@@ -104,6 +107,10 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     hash_queue: Annotated[int, Meta(ge=1, le=100_000, description="Passwords that may wait to be hashed")] = (
         100
     )
+    log_errors: Annotated[
+        Literal["safe", "full"],
+        Meta(description="What of an error of the database is logged: all but values, or `full`"),
+    ] = "safe"
     log_requests: Annotated[bool, Meta(description="One JSON line a request, on stderr")] = False
 
 
@@ -143,5 +150,5 @@ def read_value(field: str, text: str) -> object:
 
 def find_folder(name: str) -> Path:
     """The folder of SQL files of that name: inside an installed package, or beside it in a checkout."""
-    installed = Path(__file__).parent / name
+    installed = PACKAGE / name
     return installed if installed.is_dir() else CHECKOUT / name

@@ -41,6 +41,7 @@ def test_every_setting_has_a_variable_and_is_read_from_it() -> None:
         "SVC_SHORT_CUT": "0",
         "SVC_MAX_HEAD": "4096",
         "SVC_REQUEST_TIMEOUT": "3.5",
+        "SVC_LOG_ERRORS": "full",
         "SVC_MAX_BODY": "2048",
         "SVC_HASH_MEMORY": "8",
         "SVC_HASH_PASSES": "1",

@@ -1,4 +1,4 @@
-"""API keys and their scopes."""
+"""API keys: what they are, and whether the key of a request may do what it asks for."""
 
 import hashlib
 import secrets
@@ -6,22 +6,16 @@ import time
 from asyncio import Task, get_running_loop
 from contextlib import suppress
 from datetime import datetime
-from typing import Literal, Protocol, TypeVar, get_args
+from typing import Protocol
 
 from msgspec import Struct
 from starlette.requests import Request
 
-from svc.http.problems import Problem
+from svc.http.authentication import forbidden, unauthorized
 from svc.postgres.queries import Queries
 
-T = TypeVar("T")
-
-AccessScope = Literal["users:read", "users:write"]
-SCOPES: tuple[AccessScope, ...] = get_args(AccessScope)
-
-KEPT = 3.0
+KEY_CACHE_TTL = 3.0
 """Seconds that a key is trusted without a look at the database: a revoked one is refused after them."""
-
 
 NEVER: tuple[float, None] = (0.0, None)
 
@@ -56,19 +50,19 @@ class ApiKeyQueries(Queries, Protocol, file="api_keys.sql"):
 
 
 def make_token() -> str:
-    """A new key: 256 random bits behind a prefix that secret scanners can look for."""
+    """Return a new key: 256 random bits behind a prefix that secret scanners can look for."""
     return "bl_" + secrets.token_urlsafe(32)
 
 
 def hash_token(token: bytes) -> bytes:
-    """SHA-256 is enough for 256 random bits: there is nothing to guess."""
+    """Return its SHA-256, which is enough for 256 random bits: there is nothing to guess."""
     return hashlib.sha256(token).digest()
 
 
 async def create_key(
     name: str, scopes: list[str], expires_at: datetime | None, queries: ApiKeyQueries
 ) -> str:
-    """A new key, stored as its hash: the token, which cannot be had again."""
+    """Store a new key as its hash; return the token, which cannot be had again."""
     token = make_token()
     await queries.create_api_key(
         name=name, key_hash=hash_token(token.encode()), scopes=scopes, expires_at=expires_at
@@ -77,7 +71,10 @@ async def create_key(
 
 
 class Keys:
-    """Checks the key of each request, in memory where it was seen less than KEPT seconds ago."""
+    """Checks the key of each request, in memory where it was seen less than KEY_CACHE_TTL ago.
+
+    An Authenticator (svc/http/authentication.py).
+    """
 
     def __init__(self, queries: ApiKeyQueries) -> None:
         self._queries = queries
@@ -85,42 +82,41 @@ class Keys:
         self._renewing: dict[bytes, Task[KnownKey | None]] = {}
 
     async def authorize(self, request: Request, scope: str) -> None:
-        """Notes the key in the request. Raises Problem: 401 without one (RFC 6750), 403 without the scope."""
+        """Note the key in the request. Raises Problem: 401 without one (RFC 6750), 403 without the scope."""
         token = read_token(request)
         key = self._recall(token) or await self._find(token)
         if key is None:
             raise unauthorized("The key is unknown, expired or revoked", ', error="invalid_token"')
         request.scope["key_id"] = key.id
         if scope not in key.scopes:
-            challenge = f'Bearer realm="bareline", error="insufficient_scope", scope="{scope}"'
-            raise Problem(403, f"The key lacks the scope {scope}", headers={"WWW-Authenticate": challenge})
+            raise forbidden(scope)
 
-    def knows(self, token: bytes, scope: str) -> bool:
-        """Whether a key that was seen lately has the scope: 0.2 µs."""
+    def allows(self, token: bytes, scope: str) -> bool:
+        """Return whether a key that was seen lately has the scope: 0.2 µs."""
         seen, key = self._seen.get(token, NEVER)
         if key is None or scope not in key.scopes:
             return False
-        return time.monotonic() - seen < KEPT / 2 or self._recall(token) is not None
+        return time.monotonic() - seen < KEY_CACHE_TTL / 2 or self._recall(token) is not None
 
     def _recall(self, token: bytes) -> KnownKey | None:
-        """A key seen lately; half-way through its time it is looked at again, while nobody waits."""
+        """Return a key seen lately; half-way through its time it is looked at again, while nobody waits."""
         seen, key = self._seen.get(token, NEVER)
         age = time.monotonic() - seen
-        if age < KEPT / 2 or key is None:
+        if age < KEY_CACHE_TTL / 2 or key is None:
             return key
         if token not in self._renewing:
             task = self._renewing[token] = get_running_loop().create_task(self._renew(token))
             task.add_done_callback(lambda _: self._renewing.pop(token))
-        return key if age < KEPT else None
+        return key if age < KEY_CACHE_TTL else None
 
     async def _renew(self, token: bytes) -> KnownKey | None:
-        """A look at the database that fails in silence: the next request that needs it says why."""
+        """Look at the database, and fail in silence: the next request that needs it says why."""
         with suppress(Exception):
             return await self._find(token)
         return None
 
     async def _find(self, token: bytes) -> KnownKey | None:
-        """The key of a token, in the database; None where it lets nobody in."""
+        """Return the key of a token, out of the database; None where it lets nobody in."""
         asked = time.monotonic()
         key = await self._queries.get_api_key(key_hash=hash_token(token))
         if key is None:
@@ -131,15 +127,10 @@ class Keys:
 
 
 def read_token(request: Request) -> bytes:
-    """The bearer token. Raises Problem 401."""
+    """Return the bearer token. Raises Problem 401."""
     for name, value in request.scope["headers"]:
         if name == b"authorization":
             scheme, _, token = value.partition(b" ")
             if scheme.lower() == b"bearer" and token:
                 return bytes(token.strip())
     raise unauthorized("Expected the header Authorization: Bearer <key>")
-
-
-def unauthorized(detail: str, parameters: str = "") -> Problem:
-    """401 with its challenge."""
-    return Problem(401, detail, headers={"WWW-Authenticate": f'Bearer realm="bareline"{parameters}'})

@@ -10,28 +10,22 @@ from urllib.parse import urlsplit, urlunsplit
 import msgspec
 from msgspec import Struct
 
-from svc.app import OPERATIONS
-from svc.app import QUERIES as SERVED
 from svc.check.findings import Finding, describe_mismatch, find, name_file
 from svc.check.laboratory import Experiment, fill
 from svc.check.prove import Proof, read_schema
 from svc.check.rollout import check_rollout, read_release
 from svc.check.source import check_source, is_checkout
 from svc.config import Config, DatabaseUrl
-from svc.http import problems as errors_
-from svc.http.problems import CONSTRAINTS
-from svc.postgres.catalog import PROVEN, CatalogQueries, Facts, read_proven
+from svc.http.resource import MACHINERY, Resource, collect_queries
+from svc.http.wiring import Mistake, find_mistakes
+from svc.postgres.catalog import PROVEN, Facts, read_proven
 from svc.postgres.connection import Connection, connect
 from svc.postgres.embedded import EmbeddedServer
 from svc.postgres.migrations import migrate, read_files
 from svc.postgres.queries import Signature, is_struct
 from svc.postgres.statements import Query
-from svc.users.seed import SeedQueries
 
 QUICK = ("fsync=off", "synchronous_commit=off", "full_page_writes=off")
-
-QUERIES = [*SERVED, SeedQueries]
-"""Every class of queries. A service does without the seed's: it neither proves nor misses them."""
 
 Pair = tuple[Query, Signature]
 
@@ -57,25 +51,28 @@ class Report(Struct, frozen=True):
         return "\n".join([*lines, counted])
 
 
-async def check(config: Config, against: str | None = None) -> Report:
-    """Proves everything on a database that may be changed: it is migrated, filled, and left so.
+async def check(config: Config, resources: Sequence[Resource], against: str | None = None) -> Report:
+    """Prove everything on a database that may be changed: it is migrated, filled, and left so.
 
     Raises RolloutError where the release to check against cannot be read.
     """
     release = read_release(against) if against is not None else None
     await migrate(config)
-    pairs, found = read_pairs()
+    resources = [MACHINERY, *resources]
+    pairs, found = read_pairs(resources)
     queries = [query for query, _ in pairs]
     found = list(dict.fromkeys([*found, *check_source(queries)]))
     if release:
         found += await check_rollout(await copy_database(config), release, queries)
     async with one_connection(config) as connection:
-        proofs, facts = await prove_all(connection, pairs, find_answered())
+        proofs, facts = await prove_all(connection, pairs, resources)
     found += proofs
+    whole = not any(finding.kind in ("sql", "signature") for finding in found)
+    found += map(describe_mistake, find_mistakes(resources, facts if whole else None))
     if all(finding.warning for finding in found):
-        served = {query.name for queries in SERVED for query, _ in queries.pairs()}
+        served = {query.name for queries in collect_queries(resources) for query, _ in queries.pairs()}
         found += check_written({name: proven for name, proven in facts.items() if name in served})
-    return Report(len(queries), len(find_structs(pairs)), len(read_files()), found)
+    return Report(len(queries), len(find_structs(pairs, resources)), len(read_files()), found)
 
 
 async def copy_database(config: Config) -> Config:
@@ -89,14 +86,13 @@ async def copy_database(config: Config) -> Config:
 
 
 async def prove_all(
-    connection: Connection, pairs: Sequence[Pair], answered: set[type], *, filled: bool = False
+    connection: Connection, pairs: Sequence[Pair], resources: Sequence[Resource], *, filled: bool = False
 ) -> tuple[list[Finding], dict[str, Facts]]:
-    """Proves each query as it stands, then runs what prepares, on tables that are filled unless they are."""
+    """Prove each query as it stands, then run what prepares, on tables that are filled unless they are."""
     schema = await read_schema(connection)
-    known = await CatalogQueries.bind(connection).list_constraints()
     proofs = [Proof(connection, schema, query, signature) for query, signature in pairs]
-    found = [find_lost(name) for name in CONSTRAINTS.keys() - known]
-    found += [finding for proof in proofs for finding in await proof.run(answered)]
+    answered = find_answered(resources)
+    found = [finding for proof in proofs for finding in await proof.run(answered)]
     tables = {name.partition(".")[0] for proof in proofs for name in proof.facts.columns}
     tables -= {"migration_checksums"}  # which says what was applied
     if not filled:
@@ -108,17 +104,15 @@ async def prove_all(
     return found, {proof.query.name: proof.facts for proof in proofs}
 
 
-def find_lost(constraint: str) -> Finding:
-    """A constraint that the table of errors speaks of and the schema does not have."""
-    lines = Path(errors_.__file__).read_text(encoding="utf-8").split("\n")
-    line = next(number for number, text in enumerate(lines, 1) if f'"{constraint}"' in text)
+def describe_mistake(mistake: Mistake) -> Finding:
+    """Return what was forgotten as a finding."""
     return Finding(
-        kind="constraint",
-        file=name_file(Path(errors_.__file__)),
-        line=line,
+        kind="wiring",
+        file=name_file(mistake.path),
+        line=mistake.line,
         query="-",
-        expected=f"a constraint {constraint} in the schema",
-        found="none",
+        expected=f"{mistake.subject}: {mistake.expected}",
+        found=mistake.found,
     )
 
 
@@ -141,10 +135,11 @@ def check_written(facts: dict[str, Facts]) -> list[Finding]:
     ]
 
 
-def find_answered() -> set[type]:
-    """Every struct that a response may hold, in however many others."""
+def find_answered(resources: Sequence[Resource]) -> set[type]:
+    """Return every struct that a response may hold, in however many others."""
     found: set[type] = set()
-    waiting: list[Any] = [operation.returns for operation in OPERATIONS]
+    operations = [operation for resource in resources for operation in resource.operations]
+    waiting: list[Any] = [struct for operation in operations for struct in operation.answers.values()]
     while waiting:
         type_ = waiting.pop()
         waiting += get_args(type_)
@@ -154,17 +149,17 @@ def find_answered() -> set[type]:
     return found
 
 
-def find_structs(pairs: Sequence[Pair]) -> set[type]:
-    """Every struct that a query takes or gives, or a response holds."""
+def find_structs(pairs: Sequence[Pair], resources: Sequence[Resource]) -> set[type]:
+    """Return every struct that a query takes or gives, or a response holds."""
     used = [type_ for _, signature in pairs for type_ in (signature.row, *signature.parameters.values())]
-    return {type_ for type_ in used if is_struct(type_)} | find_answered()
+    return {type_ for type_ in used if is_struct(type_)} | find_answered(resources)
 
 
-def read_pairs() -> tuple[list[Pair], list[Finding]]:
-    """All queries that fit their signatures, and what does not fit. Two files have no query of one name."""
+def read_pairs(resources: Sequence[Resource]) -> tuple[list[Pair], list[Finding]]:
+    """Return all queries that fit their signatures, and what does not fit. No two have one name."""
     pairs: list[Pair] = []
     found: list[Finding] = []
-    for queries in QUERIES:
+    for queries in collect_queries(resources, offline=True):
         fitting, mismatches = queries.read()
         taken = {query.name: query for query, _ in pairs}
         for query, signature in fitting:

@@ -10,7 +10,7 @@ from svc.postgres.statements import TOKEN, Mismatch, Query
 
 Kind = Literal[
     "sql", "parameter", "column", "nullability", "null-parameter", "secret", "cardinality", "plan", "mark",
-    "text", "unused", "signature", "constraint", "rollout", "proof",
+    "text", "unused", "signature", "wiring", "rollout", "proof",
 ]  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """Proves one query on a live schema: it prepares, and its parameters, columns and rows are as declared."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, get_type_hints
 
 import asyncpg
@@ -13,7 +13,7 @@ from svc.check.rows import is_single
 from svc.check.scope import Catalog, Scope
 from svc.check.tree import parse_tree, walk
 from svc.check.types import describe, fits, split_optional
-from svc.postgres.catalog import CatalogQueries, Facts, UniqueKey
+from svc.postgres.catalog import CatalogQueries, Facts, TableConstraint, UniqueKey
 from svc.postgres.connection import Connection
 from svc.postgres.queries import Signature, is_struct
 from svc.postgres.statements import Query
@@ -43,9 +43,19 @@ async def read_schema(connection: Connection) -> Schema:
             unique,
             {str(function.number): function.name for function in await queries.list_functions()},
             {str(operator.number): operator.name for operator in await queries.list_operators()},
+            group_constraints(await queries.list_constraints()),
         ),
         {enum.name: enum.labels for enum in await queries.list_enum_labels()},
     )
+
+
+def group_constraints(constraints: Sequence[TableConstraint]) -> dict[str, list[str]]:
+    """Return the names of the constraints that a change of each table may break, by the table's number."""
+    grouped: dict[str, list[str]] = {}
+    for constraint in constraints:
+        for relation in {constraint.relation, constraint.referred} - {None}:
+            grouped.setdefault(str(relation), []).append(constraint.name)
+    return grouped
 
 
 class Proof:
@@ -240,4 +250,18 @@ def find_facts(scope: Scope, keys: set[str]) -> Facts:
                     columns[str(column)] = column.fact
                     if field == "insertedCols":
                         inserts.setdefault(column.table_name, []).append(column.name)
-    return Facts(dict(sorted(columns.items())), sorted(keys), inserts)
+    return Facts(dict(sorted(columns.items())), sorted(keys), inserts, find_breakable(scope))
+
+
+CHANGES = ("2", "3", "4", "5")
+"""Kinds of statements that change rows: update, insert, delete, merge (PostgreSQL, nodes/nodes.h)."""
+
+
+def find_breakable(scope: Scope) -> list[str]:
+    """Return the constraints that a query may break: those of the tables that it changes."""
+    found: set[str] = set()
+    for node in walk(scope.query):
+        if node[""] == "QUERY" and node["commandType"] in CHANGES:
+            changed = node["rtable"][int(node["resultRelation"]) - 1]
+            found.update(scope.catalog.constraints.get(changed["relid"], ()))
+    return sorted(found)

@@ -52,6 +52,7 @@ class Catalog(Struct, frozen=True):
     unique: Mapping[str, list[UniqueKey]]
     functions: Mapping[str, str]
     operators: Mapping[str, str]
+    constraints: Mapping[str, list[str]]
 
 
 class Scope:

@@ -12,8 +12,7 @@ from svc.postgres.statements import TOKEN, Query, QueryError, load
 DRIVER = {
     "postgres/connection.py": "opens connections and runs queries of the contract",
     "postgres/pool.py": "knows the driver's exceptions, as it lends connections",
-    "http/problems.py": "knows the driver's exceptions",
-    "__main__.py": "tells the driver's exceptions to a person",
+    "postgres/errors.py": "translates the driver's exceptions",
     "postgres/migrations.py": "hands the migrations to yoyo, which runs them through psycopg",
     "check/prove.py": "prepares queries",
     "check/laboratory.py": "fills scratch tables and explains queries",

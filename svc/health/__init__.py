@@ -9,13 +9,14 @@ from starlette.responses import Response
 from svc.http.answers import answer
 from svc.http.operations import Operation
 from svc.http.problems import FieldError, Problem
+from svc.http.resource import Resource, Service
 from svc.postgres.catalog import CatalogQueries, find_drift
 from svc.postgres.migrations import MigrationQueries, list_migrations
 from svc.postgres.pool import Database
 from svc.postgres.queries import Queries
 
 
-class Health(Struct, frozen=True):
+class Status(Struct, frozen=True):
     """The answer of `/health/…` when all is well."""
 
     status: Literal["live", "ready"]
@@ -27,38 +28,57 @@ class HealthQueries(Queries, Protocol, file="health.sql"):
     async def get_writability(self) -> bool: ...
 
 
-async def get_live(request: Request) -> Response:
-    """The event loop turns. No database: a dead one is no reason to restart us."""
-    return answer(Health("live"))
+class Health:
+    """The handlers of probes."""
+
+    def __init__(
+        self,
+        database: Database,
+        queries: HealthQueries,
+        migrations: MigrationQueries,
+        catalog: CatalogQueries,
+    ) -> None:
+        self._database = database
+        self._queries = queries
+        self._migrations = migrations
+        self._catalog = catalog
+
+    async def live(self, request: Request) -> Response:
+        """Answer that the event loop turns. No database: a dead one is no reason to restart us."""
+        return answer(Status("live"))
+
+    async def ready(self, request: Request) -> Response:
+        """Answer whether the database answers, takes writes, and has this release's schema; else 503.
+
+        A migration that only the database knows is no fault: a newer release is on its way in.
+        """
+        failures = [FieldError("#/schema", line) for line in await self._database.check()]
+        failures += [FieldError("#/schema", line) for line in await find_drift(self._catalog)]
+        failures += [
+            FieldError("#/schema", f"migration {migration.id} is {migration.state}")
+            for migration in await list_migrations(self._migrations)
+            if migration.state in ("pending", "edited")
+        ]
+        if not await self._queries.get_writability():
+            failures.append(FieldError("#/database", "takes no writes"))
+            self._database.expire()  # new connections ask where the primary is now
+        if failures:
+            raise Problem(503, "Not ready", code="not-ready", errors=tuple(failures))
+        return answer(Status("ready"))
 
 
-async def get_ready(
-    request: Request,
-    database: Database,
-    health: HealthQueries,
-    migrations: MigrationQueries,
-    catalog: CatalogQueries,
-) -> Response:
-    """The database answers, takes writes, and has the schema that this release needs; else 503.
-
-    A migration that only the database knows is no fault: a newer release is on its way in.
-    """
-    failures = [FieldError("#/schema", line) for line in await database.check()]
-    failures += [FieldError("#/schema", line) for line in await find_drift(catalog)]
-    failures += [
-        FieldError("#/schema", f"migration {migration.id} is {migration.state}")
-        for migration in await list_migrations(migrations)
-        if migration.state in ("pending", "edited")
-    ]
-    if not await health.get_writability():
-        failures.append(FieldError("#/database", "takes no writes"))
-        database.expire()  # new connections ask where the primary is now
-    if failures:
-        raise Problem(503, "Not ready", code="not-ready", errors=tuple(failures))
-    return answer(Health("ready"))
-
-
-ROUTES = [
-    Operation("GET", "/health/live", get_live, returns=Health),
-    Operation("GET", "/health/ready", get_ready, returns=Health),
-]
+def build(service: Service) -> Resource:
+    """Return the resource of probes."""
+    health = Health(
+        service.database,
+        service.bind(HealthQueries),
+        service.bind(MigrationQueries),
+        service.bind(CatalogQueries),
+    )
+    return Resource(
+        operations=[
+            Operation("GET", "/health/live", health.live, {200: Status}),
+            Operation("GET", "/health/ready", health.ready, {200: Status}),
+        ],
+        queries=[HealthQueries],
+    )

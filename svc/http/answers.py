@@ -1,8 +1,10 @@
-"""Answers: structs as JSON, problems as problem documents."""
+"""Answers: structs as JSON, with a version or a way to the next page, and problems as problem documents."""
 
 import msgspec
+from starlette.requests import Request
 from starlette.responses import Response
 
+from svc.http.headers import format_etag, matches_if_none_match
 from svc.http.problems import Problem
 
 NDJSON = "application/x-ndjson"
@@ -12,7 +14,7 @@ encode = msgspec.json.Encoder().encode
 encode_lines = msgspec.json.Encoder().encode_lines
 
 
-class Json(Response):
+class JsonResponse(Response):
     """A response whose head is made in one go: Starlette's own way costs 3 µs more.
 
     `lines` are the lines of all its headers; they go out as they are where no ASGI is in between.
@@ -31,13 +33,30 @@ class Json(Response):
         return [(name, value) for name, _, value in fields]
 
 
-def answer(content: object, status: int = 200, lines: bytes = b"") -> Json:
-    """A struct as JSON; `lines` are those of more headers, each with its end."""
-    return Json(encode(content), status, lines)
+def answer(content: object, status: int = 200, lines: bytes = b"") -> JsonResponse:
+    """Return a struct as JSON; `lines` are those of more headers, each with its end."""
+    return JsonResponse(encode(content), status, lines)
+
+
+def answer_version(content: object, version: int, status: int = 200, lines: bytes = b"") -> JsonResponse:
+    """Return a struct as JSON with the strong entity tag of its version (RFC 9110, 8.8.3)."""
+    return JsonResponse(encode(content), status, b'etag: "%d"\r\n%b' % (version, lines))
+
+
+def answer_unchanged(request: Request, version: int) -> Response | None:
+    """Return a 304 where the client has this version already (RFC 9110, 13.1.2), else None."""
+    if matches_if_none_match(request, version):
+        return Response(status_code=304, headers={"ETag": format_etag(version)})
+    return None
+
+
+def answer_created(content: object, location: str, version: int) -> JsonResponse:
+    """Return a 201 with where the new resource is and its version."""
+    return answer_version(content, version, 201, f"location: {location}\r\n".encode())
 
 
 def answer_problem(problem: Problem, request_id: bytes) -> Response:
-    """A problem document."""
+    """Return a problem document."""
     return Response(
         encode(problem.document(request_id.decode())),
         problem.status,

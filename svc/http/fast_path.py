@@ -8,20 +8,21 @@ it guarantees and what it gives up.
 import asyncio
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from msgspec import Struct
 from starlette.responses import Response
 
-from svc.http.answers import Json
+from svc.http.answers import JsonResponse
+from svc.http.authentication import Authenticator
 from svc.http.headers import REQUEST_ID, make_request_id
 from svc.http.logs import log_request
-from svc.http.middleware import explain
-from svc.http.operations import Operation, ShortCut
-from svc.http.problems import Problem
+from svc.http.middleware import ErrorHandler
+from svc.http.operations import FastRoute, Operation
 from svc.http.protocol import GuardedProtocol
 from svc.http.transport import frame, join_lines
+from svc.postgres.errors import OverloadedError
 
 HEAD = re.compile(rb"HTTP/1\.1\r\n(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e]*\r\n)*\r\n")
 """What follows the target: the version, header lines as RFC 9112 has them, in ASCII, and the empty line."""
@@ -46,7 +47,7 @@ class Plain(Struct, frozen=True, gc=False):
 class Way(Struct, frozen=True, gc=False):
     """A short cut, and the scope that it needs."""
 
-    cut: ShortCut[Any, Any]
+    cut: FastRoute[Any, Any]
     scope: str | None
 
 
@@ -54,7 +55,7 @@ class Asked(Struct, frozen=True, gc=False):
     """A request that is being answered: what it asks, and how; its id, its target, when it came."""
 
     what: Any
-    cut: ShortCut[Any, Any]
+    cut: FastRoute[Any, Any]
     request_id: bytes
     target: bytes
     started: float
@@ -63,24 +64,30 @@ class Asked(Struct, frozen=True, gc=False):
 class ShortCuts:
     """The short cuts of an app's operations, by what a request begins with: `GET /users/`, `GET /users?`.
 
-    `knows` tells without waiting whether a token may do what a scope names.
+    The authenticator tells without waiting whether a token may do what a scope names.
     """
 
     MOST_HEADS = 1000
     LONGEST_HEAD = 2048  # less than the least SVC_MAX_HEAD
 
     def __init__(
-        self, operations: Iterable[Operation], knows: Callable[[bytes, str], bool], log_requests: bool
+        self,
+        operations: Iterable[Operation],
+        authenticator: Authenticator | None,
+        errors: ErrorHandler,
+        *,
+        log_requests: bool,
     ) -> None:
         self._by_id: dict[bytes, Way] = {}
         self._by_query: dict[bytes, Way] = {}
         for operation in operations:
-            if operation.short_cut:
+            if operation.fast:
                 folder, _, end = operation.path.rpartition("/")
                 ways = self._by_id if end == "{id}" else self._by_query
                 path = folder if end == "{id}" else operation.path
-                ways[path.encode()] = Way(operation.short_cut(), operation.scope)
-        self._knows = knows
+                ways[path.encode()] = Way(operation.fast, operation.scope)
+        self._knows = authenticator.allows if authenticator else allows_nobody
+        self.errors = errors
         self._heads: dict[bytes, Plain] = {}
         self._defaults: tuple[object, bytes] = None, b""
         self.log_requests = log_requests
@@ -100,7 +107,7 @@ class ShortCuts:
         if way is None:
             path, _, end = target.partition(b"?")
             way = self._by_query.get(path)
-        if way is None or (what := way.cut.read(end)) is None:
+        if way is None or (what := way.cut.parse(end)) is None:
             return None
         plain = self._heads.get(rest) or self._read_head(rest)
         if plain is None or (way.scope and not self._knows(plain.token, way.scope)):
@@ -145,12 +152,12 @@ def read_plain(headers: list[tuple[bytes, bytes]]) -> Plain | None:
     return Plain(token, request_id)
 
 
-def knows_nobody(token: bytes, scope: str) -> bool:
+def allows_nobody(token: bytes, scope: str) -> bool:
     """No token is let in."""
     return False
 
 
-NO_SHORT_CUTS = ShortCuts([], knows_nobody, log_requests=False)
+NO_SHORT_CUTS = ShortCuts([], None, ErrorHandler({}, log_values=False), log_requests=False)
 
 
 class HotProtocol(GuardedProtocol):
@@ -183,9 +190,9 @@ class HotProtocol(GuardedProtocol):
         ):
             self._asked = found
             try:
-                found.cut.ask(found.what, self._tell)
-            except Problem as problem:
-                self._tell(None, problem)
+                found.cut.submit(found.what, self._tell)
+            except OverloadedError as error:
+                self._tell(None, error)
         else:
             super().data_received(data)
 
@@ -194,10 +201,11 @@ class HotProtocol(GuardedProtocol):
         asked, self._asked = self._asked, None
         if asked is None:
             return
+        errors = self._short_cuts.errors
         try:
-            response = explain(error, asked.request_id) if error else asked.cut.answer(asked.what, row)
+            response = errors.answer(error, asked.request_id) if error else asked.cut.answer(asked.what, row)
         except Exception as failure:
-            response = explain(failure, asked.request_id)
+            response = errors.answer(failure, asked.request_id)
         self._answer(asked, response)
 
     def _answer(self, asked: Asked, response: Response) -> None:
@@ -208,7 +216,7 @@ class HotProtocol(GuardedProtocol):
         if self.transport.is_closing():
             return
         defaults = self._short_cuts.join_defaults(self.server_state.default_headers)
-        lines = response.lines if isinstance(response, Json) else join_lines(response.raw_headers)
+        lines = response.lines if isinstance(response, JsonResponse) else join_lines(response.raw_headers)
         self.transport.write(
             frame(
                 response.status_code,

@@ -14,7 +14,7 @@ from svc.http.problems import Problem
 
 
 def read_header(request: Request, name: bytes) -> str:
-    """The first line of a header, whose name is in lower case; nothing where there is none.
+    """Return the first line of a header, whose name is in lower case; nothing where there is none.
 
     Starlette's `Headers` take 2 µs more.
     """
@@ -24,8 +24,8 @@ def read_header(request: Request, name: bytes) -> str:
     return ""
 
 
-def etag(version: int) -> str:
-    """A strong entity tag: every change of a user makes a new version (RFC 9110, 8.8.3)."""
+def format_etag(version: int) -> str:
+    """Return a strong entity tag: every change makes a new version (RFC 9110, 8.8.3)."""
     return f'"{version}"'
 
 
@@ -34,7 +34,7 @@ ETAGS = re.compile(rf"\s*{ETAG}(?:\s*,\s*{ETAG})*\s*")
 
 
 def read_etags(request: Request, name: str) -> list[str] | None:
-    """The entity tags of a header, of all its lines; `["*"]` for any, `[]` for what is no list of tags."""
+    """Return the entity tags of all lines of a header: `["*"]` for any, `[]` for what is no list of tags."""
     wanted = name.encode()
     lines = [value.decode("latin-1") for key, value in request.scope["headers"] if key == wanted]
     header = ", ".join(lines).strip()
@@ -43,16 +43,16 @@ def read_etags(request: Request, name: str) -> list[str] | None:
     return re.findall(ETAG, header) if ETAGS.fullmatch(header) else []
 
 
-def is_known(request: Request, version: int) -> bool:
-    """Whether If-None-Match names this version; the comparison is the weak one (RFC 9110, 13.1.2)."""
+def matches_if_none_match(request: Request, version: int) -> bool:
+    """Return whether If-None-Match names this version; the comparison is the weak one (RFC 9110, 13.1.2)."""
     if not read_header(request, b"if-none-match"):  # most have none: a third of the time
         return False
     tags = read_etags(request, "if-none-match") or []
-    return "*" in tags or etag(version) in [tag.removeprefix("W/") for tag in tags]
+    return "*" in tags or format_etag(version) in [tag.removeprefix("W/") for tag in tags]
 
 
-def read_versions(request: Request) -> list[int] | None:
-    """The versions that If-Match lets pass, None for any; weak tags never match (RFC 9110, 13.1.1)."""
+def read_if_match(request: Request) -> list[int] | None:
+    """Return the versions that If-Match lets pass, None for any; weak tags never match (RFC 9110, 13.1.1)."""
     tags = read_etags(request, "if-match")
     if tags is None or "*" in tags:
         return None
@@ -65,7 +65,7 @@ PREFERENCE = re.compile(r'(?:[^,"]|"(?:\\.|[^"\\])*")+')
 
 
 def read_preference(request: Request) -> str | None:
-    """`exact` or `estimated` out of `Prefer: count=…` (RFC 7240); anything else is not for us."""
+    """Return `exact` or `estimated` out of `Prefer: count=…` (RFC 7240); anything else is not for us."""
     for preference in PREFERENCE.findall(", ".join(request.headers.getlist("prefer"))):
         name, _, value = preference.partition(";")[0].partition("=")
         wanted = value.strip().strip('"').lower()
@@ -75,7 +75,7 @@ def read_preference(request: Request) -> str | None:
 
 
 def choose_media_type(request: Request, offered: Sequence[str]) -> str | None:
-    """What Accept likes best (RFC 9110, 12.5.1), the first of equals; None where it allows none of them."""
+    """Return what Accept likes best (RFC 9110, 12.5.1), the first of equals; None where it allows none."""
     qualities: dict[str, float] = {}
     for part in ",".join(request.headers.getlist("accept") or ["*/*"]).lower().split(","):
         media_type, *parameters = [word.strip() for word in part.split(";")]
@@ -90,15 +90,15 @@ def choose_media_type(request: Request, offered: Sequence[str]) -> str | None:
     return best if rate(best) else None
 
 
-class Retry(Struct, frozen=True):
+class IdempotencyKey(Struct, frozen=True):
     """What tells a retry: hashes of the client's Idempotency-Key and of the body, but for its password."""
 
     key_hash: bytes
     body_hash: bytes
 
 
-def read_retry(request: Request, body: list[object]) -> Retry | None:
-    """The Idempotency-Key, one for each API key, and what the body hashes to; None without a key.
+def read_idempotency_key(request: Request, body: list[object]) -> IdempotencyKey | None:
+    """Return the Idempotency-Key, one for each API key, and what the body hashes to; None without a key.
 
     draft-ietf-httpapi-idempotency-key-header; the quotes that it asks for may be left out.
     """
@@ -109,7 +109,7 @@ def read_retry(request: Request, body: list[object]) -> Retry | None:
         raise Problem(400, "An Idempotency-Key may have 255 characters", code="malformed")
     own = f"{request.scope.get('key_id')} {key}".encode()
     content = msgspec.json.encode(body, order="deterministic")
-    return Retry(blake2b(own, digest_size=32).digest(), blake2b(content, digest_size=32).digest())
+    return IdempotencyKey(blake2b(own, digest_size=32).digest(), blake2b(content, digest_size=32).digest())
 
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9_.:/+=-]{1,128}")
@@ -118,7 +118,7 @@ COUNTER = itertools.count(1)
 
 
 def take_request_id(headers: list[tuple[bytes, bytes]]) -> bytes:
-    """The client's X-Request-Id where it is a plain one, or one of our own."""
+    """Return the client's X-Request-Id where it is a plain one, or one of our own."""
     for name, value in headers:
         if name == b"x-request-id" and REQUEST_ID.fullmatch(value):
             return value
@@ -126,5 +126,5 @@ def take_request_id(headers: list[tuple[bytes, bytes]]) -> bytes:
 
 
 def make_request_id() -> bytes:
-    """An id of our own: 64 random bits and a count."""
+    """Return an id of our own: 64 random bits and a count."""
     return b"%b-%x" % (PROCESS, next(COUNTER))

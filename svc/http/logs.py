@@ -8,11 +8,13 @@ from typing import Any
 
 import msgspec
 
+from svc.postgres.errors import DatabaseError, describe_error
+
 logger = logging.getLogger("svc")
 
 
 def log_request(scope: Mapping[str, Any], request_id: bytes, status: int, seconds: float) -> None:
-    """One line a request. The query string stays out: it holds emails."""
+    """Write one line for a request. The query string stays out: it holds emails."""
     client = scope.get("client")
     fields = {
         "request_id": request_id.decode(),
@@ -25,14 +27,21 @@ def log_request(scope: Mapping[str, Any], request_id: bytes, status: int, second
     logger.info("request", extra={"fields": fields})
 
 
-def log_error(error: BaseException, request_id: bytes, level: int) -> None:
-    """Where an error came from. Its message stays out: the database's and the driver's hold values."""
+def log_error(error: BaseException, request_id: bytes, level: int, *, values: bool = False) -> None:
+    """Write one line for an error: what it was, what it says, where it came from.
+
+    What the database says stays out where it may hold values of rows, unless `values` asks for all of it. Of
+    an error of svc/postgres/errors.py the driver's is told, and the frames of both.
+    """
+    cause = error.__cause__ if isinstance(error, DatabaseError) and error.__cause__ else error
     frames = traceback.extract_tb(error.__traceback__)
+    frames += traceback.extract_tb(cause.__traceback__) if cause is not error else []
     fields = {
         "request_id": request_id.decode(),
-        "error": type(error).__qualname__,
-        "sqlstate": getattr(error, "sqlstate", None),
-        "constraint": getattr(error, "constraint_name", None),
+        "error": type(cause).__qualname__,
+        "detail": describe_error(cause, values=values),
+        "sqlstate": getattr(cause, "sqlstate", None),
+        "constraint": getattr(cause, "constraint_name", None),
         "frames": [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames],
     }
     logger.log(level, "error", extra={"fields": fields})
@@ -42,7 +51,7 @@ class JsonFormatter(logging.Formatter):
     """One JSON object a line: time, level, message, and the record's own fields."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line."""
+        """Return the line."""
         fields: dict[str, Any] = getattr(record, "fields", {})
         line = {
             "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
@@ -54,7 +63,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure_logging() -> None:
-    """JSON lines on stderr: ours from info up, the libraries' from warning up."""
+    """Log JSON lines on stderr: ours from info up, the libraries' from warning up."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)

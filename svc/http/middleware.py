@@ -10,14 +10,40 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from svc.http.answers import answer_problem
 from svc.http.headers import take_request_id
 from svc.http.logs import log_error, log_request
-from svc.http.problems import Problem, find_problem
+from svc.http.problems import Constraints, Problem, find_problem
+
+CLIENT_CLOSED_REQUEST = 499
+"""nginx's code for a client that left; nobody is there to read an answer."""
 
 
-class Edge:
-    """The outermost app: gives each request its id, turns every exception into a problem, logs."""
+class ErrorHandler:
+    """Makes the answer to an error, and logs what is ours or the database's trouble.
 
-    def __init__(self, app: ASGIApp, *, log_requests: bool) -> None:
+    `constraints` are the refusals of all resources; `log_values` puts into the log what the database says
+    of values as well, for development.
+    """
+
+    def __init__(self, constraints: Constraints, *, log_values: bool) -> None:
+        self._constraints = constraints
+        self._log_values = log_values
+
+    def answer(self, error: Exception, request_id: bytes) -> Response:
+        """Return the problem document of an error: a 500 for one that has no other."""
+        problem = find_problem(error, self._constraints)
+        cause = error.__cause__ if problem is error else error
+        if cause and (problem is None or problem.status >= 500):
+            level = logging.WARNING if problem else logging.ERROR
+            log_error(cause, request_id, level, values=self._log_values)
+        problem = problem or Problem(500, "The error is ours, and it was logged under this request id")
+        return answer_problem(problem, request_id)
+
+
+class RequestMiddleware:
+    """Gives each request its id, turns every exception into a problem, logs."""
+
+    def __init__(self, app: ASGIApp, errors: ErrorHandler, *, log_requests: bool) -> None:
         self._app = app
+        self._errors = errors
         self._log_requests = log_requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -39,21 +65,12 @@ class Edge:
         try:
             await self._app(scope, receive, send_with_id)
         except ClientDisconnect:
-            status = 499  # nginx's code for a client that left; nobody is there to read an answer
+            status = CLIENT_CLOSED_REQUEST
         except Exception as error:
-            response = explain(error, request_id)
+            response = self._errors.answer(error, request_id)
             if begun:
                 raise RuntimeError("The answer failed half-way") from None
             await response(scope, receive, send_with_id)
         finally:
             if self._log_requests:
                 log_request(scope, request_id, status, time.perf_counter() - started)
-
-
-def explain(error: Exception, request_id: bytes) -> Response:
-    """The answer to an error; what was not meant for the client is logged, be it a problem's cause."""
-    problem = error if isinstance(error, Problem) else find_problem(error)
-    if cause := error.__cause__ if problem is error else error:
-        log_error(cause, request_id, logging.WARNING if problem else logging.ERROR)
-    problem = problem or Problem(500, "The error is ours, and it was logged under this request id")
-    return answer_problem(problem, request_id)

@@ -1,7 +1,6 @@
-"""The operations of a path, and what runs them."""
+"""The operations of a path, OpenAPI's word for one method of it, and what runs them."""
 
-from collections.abc import Awaitable, Callable, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 from msgspec import Struct
@@ -9,61 +8,58 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from svc.config import Config
-from svc.http.problems import Problem, unavailable
+from svc.http.authentication import Authenticator
+from svc.http.problems import Problem
 
 K = TypeVar("K")
 R = TypeVar("R")
 
+Handler = Callable[[Request], Awaitable[Response]]
 
-class ShortCut(Struct, Generic[K, R], frozen=True):
+
+class FastRoute(Struct, Generic[K, R], frozen=True):
     """How a plain GET is answered without a handler: see svc/http/fast_path.py.
 
-    `read` makes what is asked out of the id that ends the path, or out of the query where no id does; None
-    leaves the request to the handler. `ask` has its second argument called once with the row, None, or the
-    error; `answer` makes the response that the handler would make, or raises the Problem.
+    `parse` makes the key that is asked for out of the id that ends the path, or out of the query where no id
+    does; None leaves the request to the handler. `submit` has its second argument called once with the row,
+    None, or the error; `answer` makes the response that the handler would make, or raises the Problem.
     """
 
-    read: Callable[[bytes], K | None]
-    ask: Callable[[K, Callable[[R | None, Exception | None], None]], None]
+    parse: Callable[[bytes], K | None]
+    submit: Callable[[K, Callable[[R | None, Exception | None], None]], None]
     answer: Callable[[K, R | None], Response]
 
 
 class Operation(Struct, frozen=True):
-    """One method of one path, OpenAPI's word.
+    """One method of one path, and all that is known of it.
 
-    `handler` takes the request and, by the types of its other parameters, what it works with: a bound
-    Queries, the Passwords. `scope` is what a key must hold; None lets anyone in, as does `open_if`, the
-    name of a Config flag, where that flag is set. `returns` is the struct that a good answer holds: no
-    secret column may reach it, which `svc check` proves. `short_cut` makes the operation's short cut; its
-    parameters are filled in as the handler's are.
+    `scope` is what a key must hold; None lets anyone in. `body` and `query` are the structs that come in;
+    `answers` has the struct of each good status, None for no content; `problems` are the statuses of its own
+    problems, beside those that the machinery gives.
     """
 
     method: str
     path: str
-    handler: Callable[..., Awaitable[Response]]
+    handler: Handler
+    answers: Mapping[int, Any]
     scope: str | None = None
-    returns: type[Struct] | None = None
-    open_if: str | None = None
-    short_cut: Callable[..., ShortCut[Any, Any]] | None = None
+    body: type[Struct] | None = None
+    query: type[Struct] | None = None
+    problems: tuple[int, ...] = ()
+    fast: FastRoute[Any, Any] | None = None
 
+    @property
+    def statuses(self) -> frozenset[int]:
+        """Return every status that it can give, as far as the request reaches it."""
+        found = {*self.answers, *self.problems, 500, 503}
+        found |= {401, 403} if self.scope else set()
+        found |= {404} if "{" in self.path else set()
+        found |= {400, 422} if self.query or self.body else set()
+        found |= {413, 415} if self.body else set()
+        return frozenset(found)
 
-class Slots:
-    """How many long operations of a kind a worker has under way: at most a quarter of its connections."""
-
-    def __init__(self, config: Config) -> None:
-        self._free = max(1, config.pool_size // 4)
-
-    @contextmanager
-    def take(self) -> Generator[None]:
-        """One slot, for as long as a block lasts. Raises Problem 503 when all are taken."""
-        if not self._free:
-            raise unavailable("Too many exports or imports are under way", "overload")
-        self._free -= 1
-        try:
-            yield
-        finally:
-            self._free += 1
+    def __str__(self) -> str:
+        return f"{self.method} {self.path}"
 
 
 class Endpoint:
@@ -73,26 +69,22 @@ class Endpoint:
     methods, so that a 405 can name them all.
     """
 
-    def __init__(
-        self,
-        operations: Sequence[Operation],
-        authorize: Callable[[Request, str], Awaitable[None]],
-    ) -> None:
-        self._operations = {operation.method: operation for operation in operations}
-        if "GET" in self._operations:
-            self._operations["HEAD"] = self._operations["GET"]
-        self._authorize = authorize
+    def __init__(self, operations: Sequence[Operation], authenticator: Authenticator | None) -> None:
+        self.operations = {operation.method: operation for operation in operations}
+        if "GET" in self.operations:
+            self.operations["HEAD"] = self.operations["GET"]
+        self._authenticator = authenticator
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"].endswith("\n"):  # which the `$` of Starlette's patterns lets pass
             raise Problem(404, NOTHING_HERE)
-        operation = self._operations.get(scope["method"])
+        operation = self.operations.get(scope["method"])
         if operation is None:
-            allowed = ", ".join(sorted(self._operations))
+            allowed = ", ".join(sorted(self.operations))
             raise Problem(405, f"Only {allowed}", headers={"Allow": allowed})
         request = Request(scope, receive, send)
-        if operation.scope:
-            await self._authorize(request, operation.scope)
+        if operation.scope and self._authenticator:
+            await self._authenticator.authorize(request, operation.scope)
         response = await operation.handler(request)
         await response(scope, receive, send)
 
@@ -101,5 +93,5 @@ NOTHING_HERE = "There is nothing at this path"
 
 
 async def not_found(scope: Scope, receive: Receive, send: Send) -> None:
-    """The answer for a path that is no route."""
+    """Answer for a path that is no route."""
     raise Problem(404, NOTHING_HERE)

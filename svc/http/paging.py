@@ -1,27 +1,70 @@
-"""Keyset pages: a cursor says where one ended, and a Link header leads to the next."""
+"""Keyset pages: a cursor says where one ended, and a Link header leads to the next.
+
+A query for a page asks for one row more than the page has. Where that row comes, there is a next page, and
+the cursor is the position of the last row that is shown. Nothing is counted and nothing is skipped: the ten
+millionth row is as near as the first.
+"""
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Callable
 from functools import lru_cache
 from hashlib import blake2b
-from typing import TypeVar
+from typing import Annotated, TypeVar
 from urllib.parse import quote, unquote
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
+
+from svc.http.parsing import invalid_query
+from svc.http.problems import Problem
 
 P = TypeVar("P", bound=Struct)
+R = TypeVar("R")
 
 UNTOUCHED = "%&=+,:;@!$'()*/?"
 """What may stand in a query as it is (RFC 3986, 3.4), besides letters, digits and `_.-~`."""
 
 
+class PageQuery(Struct, frozen=True, forbid_unknown_fields=True):
+    """What every list is asked for: how many rows, and where the page before ended."""
+
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 100
+    cursor: str | None = None
+
+
+def read_position(cursor: str | None, list_: object, type_: type[P]) -> P:
+    """Return where the page before ended; for no cursor a position of defaults, before the first row.
+
+    `list_` is the list's order and filters. Raises Problem 422 for a cursor that is not of this list.
+    """
+    if cursor is None:
+        return type_()
+    position = read_cursor(cursor, list_, type_)
+    if position is None:
+        raise foreign_cursor()
+    return position
+
+
+def foreign_cursor() -> Problem:
+    """Return a 422 for a cursor of another list."""
+    return invalid_query({"cursor": "Not a cursor of this list: sort and filters must stay the same"})
+
+
+def end_page(rows: list[R], limit: int, list_: object, find_position: Callable[[R], Struct]) -> str | None:
+    """Take the row too many off the end of a page; return the cursor of the next one, None for the last."""
+    if len(rows) <= limit:
+        return None
+    del rows[limit:]
+    return write_cursor(list_, find_position(rows[-1]))
+
+
 def write_cursor(list_: object, position: Struct) -> str:
-    """An opaque position in a list, of no use in another: `list_` is its order and its filters."""
+    """Return an opaque position in a list, of no use in another: `list_` is its order and its filters."""
     return seal(list_, msgspec.msgpack.encode(position))
 
 
 def read_cursor(cursor: str, list_: object, type_: type[P]) -> P | None:
-    """The position that a cursor holds; None where it is no cursor of this list."""
+    """Return the position that a cursor holds; None where it is no cursor of this list."""
     try:
         content = urlsafe_b64decode(cursor.encode("ascii") + b"==")[8:]
         return msgspec.msgpack.decode(content, type=type_) if cursor == seal(list_, content) else None
@@ -30,23 +73,26 @@ def read_cursor(cursor: str, list_: object, type_: type[P]) -> P | None:
 
 
 def seal(list_: object, content: bytes) -> str:
-    """Ties a position to its list. No secret is in it: a forged one shows nothing that paging hides."""
+    """Tie a position to its list. No secret is in it: a forged one shows nothing that paging hides."""
     tag = blake2b(content, digest_size=8, key=find_key(repr(list_))).digest()
     return urlsafe_b64encode(tag + content).rstrip(b"=").decode()
 
 
 @lru_cache
 def find_key(list_: str) -> bytes:
-    """What the positions of a list are sealed with."""
+    """Return what the positions of a list are sealed with."""
     return blake2b(list_.encode()).digest()
 
 
-def link_next(path: str, query_string: bytes, cursor: str) -> str:
-    """`Link` to the next page (RFC 8288), relative, so that it holds behind any proxy.
+def link_next(path: str, query_string: bytes, cursor: str | None) -> bytes:
+    """Return the line of a `Link` to the next page (RFC 8288), or nothing where there is none.
 
-    The query stays as it came, but for its cursor: to parse and write it anew takes 20 µs.
+    It is relative, so that it holds behind any proxy. The query stays as it came, but for its cursor: to
+    parse and write it anew takes 20 µs.
     """
+    if cursor is None:
+        return b""
     query = quote(query_string, safe=UNTOUCHED)
     kept = [part for part in query.split("&") if part and unquote(part.partition("=")[0]) != "cursor"]
     kept.append(f"cursor={cursor}")
-    return f'<{path}?{"&".join(kept)}>; rel="next"'
+    return f'link: <{path}?{"&".join(kept)}>; rel="next"\r\n'.encode("latin-1")

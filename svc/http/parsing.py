@@ -21,8 +21,8 @@ S = TypeVar("S", bound=Struct)
 
 JSON_TYPES = ("application/json",)
 MERGE_PATCH_TYPES = ("application/merge-patch+json", "application/json")
-MOST_PARAMETERS = 100
-MOST_ERRORS = 100
+MAX_PARAMETERS = 100
+MAX_ERRORS = 100
 """Bounds of what a query may have and of what a problem lists."""
 
 
@@ -96,7 +96,7 @@ def invalid_body(failures: list[Failure]) -> Problem:
     """422 with a JSON pointer (RFC 6901, as a URI fragment) to each field."""
     escaped = [
         ("".join("/" + part.replace("~", "~0").replace("/", "~1") for part in path), detail)
-        for path, detail in failures[:MOST_ERRORS]
+        for path, detail in failures[:MAX_ERRORS]
     ]
     errors = tuple(FieldError(f"#{pointer}", detail) for pointer, detail in escaped)
     return Problem(422, "The body does not fit", code="invalid", errors=errors)
@@ -114,7 +114,7 @@ def read_any_query(query_string: bytes, type_: type[S]) -> S:
     """Any query there can be. Raises Problem 422 with every parameter that fails, 400 for far too many."""
     text = query_string.decode("latin-1")
     try:
-        pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=MOST_PARAMETERS)
+        pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_PARAMETERS)
     except ValueError:
         raise Problem(400, "The query has far too many parameters", code="malformed") from None
     counts = Counter(name for name, _ in pairs)

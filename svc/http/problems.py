@@ -1,11 +1,24 @@
-"""Every error a client can see: problem documents, and the table that makes them of the database's errors."""
+"""Every error a client can see: problem documents (RFC 9457), and what makes them of the database's."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
 from types import MappingProxyType
+from typing import Final
 
-import asyncpg
 from msgspec import Struct
+
+from svc.postgres.errors import (
+    ConflictError,
+    ConstraintError,
+    DatabaseError,
+    InvalidValueError,
+    OutcomeUnknownError,
+    OverloadedError,
+    QueryTimeoutError,
+    ReadOnlyError,
+    SchemaMismatchError,
+    UnreachableError,
+)
 
 
 class FieldError(Struct, frozen=True):
@@ -49,7 +62,7 @@ class Problem(Exception):
         self.headers = headers
 
     def document(self, request_id: str) -> ProblemDocument:
-        """The body for the client."""
+        """Return the body for the client."""
         return ProblemDocument(
             type=f"urn:bareline:problem:{self.code}" if self.code else "about:blank",
             title=HTTPStatus(self.status).phrase,
@@ -61,76 +74,52 @@ class Problem(Exception):
 
 
 def unavailable(detail: str, code: str) -> Problem:
-    """503: the client may try again. Nothing was done, unless the code is `outcome-unknown`."""
+    """Return a 503: the client may try again. Nothing was done, unless the code is `outcome-unknown`."""
     return Problem(503, detail, code=code, headers={"Retry-After": "1"})
 
 
-SCHEMA_MISMATCH = "The database's schema is not the one this release needs"
+class Refusal(Struct, frozen=True):
+    """What a client is told when a constraint would be broken: status, code, where and what."""
 
-CONSTRAINTS: dict[str, tuple[int, str, str, str]] = {
-    "users_email_key": (409, "email-taken", "#/email", "A user with this email exists"),
-    "idempotency_keys_pkey": (409, "in-progress", "#", "The first request with this key is still at work"),
-    "users_profile_is_small": (422, "invalid", "#/profile", "The profile has grown too large"),
-    "users_referred_by_another": (422, "invalid", "#/referred_by", "Nobody refers themselves"),
-    "users_referred_by_fkey": (422, "invalid", "#/referred_by", "There is no such user"),
+    status: int
+    code: str
+    pointer: str
+    detail: str
+
+    def problem(self) -> Problem:
+        """Return the problem."""
+        return Problem(
+            self.status, self.detail, code=self.code, errors=(FieldError(self.pointer, self.detail),)
+        )
+
+
+OURS: Final = None
+"""In a table of constraints: no request can break it, so one that does is our bug, a 500."""
+
+Constraints = Mapping[str, Refusal | None]
+"""What is answered when a constraint would be broken, by its name."""
+
+STATUSES: dict[type[DatabaseError], tuple[int, str]] = {
+    OverloadedError: (503, "overload"),
+    UnreachableError: (503, "database-unavailable"),
+    QueryTimeoutError: (503, "query-timeout"),
+    ReadOnlyError: (503, "read-only"),
+    SchemaMismatchError: (503, "schema-mismatch"),
+    OutcomeUnknownError: (503, "outcome-unknown"),
+    ConflictError: (503, "try-again"),
+    InvalidValueError: (422, "invalid"),
 }
-"""Constraint name → status, code, pointer, detail. A constraint that is missing here is our bug: 500."""
-
-SQLSTATES: dict[str, tuple[int, str, str]] = {
-    "22000": (422, "invalid", "A value is out of range"),  # what asyncpg itself refuses, too
-    "22003": (422, "invalid", "A number is too large to be stored"),
-    "22008": (422, "invalid", "A date is out of range"),
-    "22021": (422, "invalid", "A text holds a character that cannot be stored"),
-    "22P05": (422, "invalid", "A text holds a character that cannot be stored"),
-    "54000": (422, "invalid", "A value is too large to be stored"),
-    "54001": (422, "invalid", "A value is nested too deeply to be stored"),
-    "40001": (503, "try-again", "The change met another one; nothing was done"),
-    "40P01": (503, "try-again", "The change met another one; nothing was done"),
-    "55P03": (503, "try-again", "The row is locked; nothing was done"),
-    "57014": (503, "query-timeout", "The database took too long"),
-    "25006": (503, "read-only", "The database takes no writes at the moment"),
-    "42": (503, "schema-mismatch", SCHEMA_MISMATCH),
-    "0A": (503, "schema-mismatch", SCHEMA_MISMATCH),
-    "08": (503, "database-unavailable", "The database cannot be reached"),
-    "28": (503, "database-unavailable", "The database cannot be reached"),
-    "3D": (503, "database-unavailable", "The database cannot be reached"),
-    "53": (503, "database-unavailable", "The database has run out of something"),
-    "57": (503, "database-unavailable", "The database is shutting down or starting"),
-}
-"""SQLSTATE, or its class (the first two characters) → status, code, detail.
-
-PostgreSQL manual, appendix A. What is missing here is our bug: 500.
-"""
+"""An error of the database → status and code; a constraint's are in the resource's own table."""
 
 
-def find_problem(error: Exception) -> Problem | None:
-    """The problem behind an error of the database or the way to it; None for a bug of ours.
-
-    Nothing of the database's own words goes in: they name columns and hold values.
-    """
-    if isinstance(error, asyncpg.PostgresError):
-        return find_database_problem(error)
-    # TimeoutError is an OSError, so it comes first.
-    if isinstance(error, TimeoutError):
-        return unavailable("The database took too long", "query-timeout")
-    if isinstance(error, OSError | asyncpg.InterfaceError | asyncpg.InternalClientError):
-        return unavailable("The database cannot be reached", "database-unavailable")
-    return None
-
-
-def broken_constraint(name: str) -> Problem:
-    """The problem of a constraint of the table above."""
-    status, code, pointer, detail = CONSTRAINTS[name]
-    return Problem(status, detail, code=code, errors=(FieldError(pointer, detail),))
-
-
-def find_database_problem(error: asyncpg.PostgresError) -> Problem | None:
-    """Looks the constraint up, then the SQLSTATE, then its class."""
-    if str(error.constraint_name) in CONSTRAINTS:
-        return broken_constraint(str(error.constraint_name))
-    state = str(error.sqlstate)
-    found = SQLSTATES.get(state) or SQLSTATES.get(state[:2])
-    if found is None:
+def find_problem(error: BaseException, constraints: Constraints) -> Problem | None:
+    """Return the problem behind an error; None for a bug of ours."""
+    if isinstance(error, Problem):
+        return error
+    if isinstance(error, ConstraintError):
+        refusal = constraints.get(error.name)
+        return refusal.problem() if refusal else None
+    if type(error) not in STATUSES:
         return None
-    status, code, detail = found
-    return unavailable(detail, code) if status == 503 else Problem(status, detail, code=code)
+    status, code = STATUSES[type(error)]  # type: ignore[index]  # it is one of them
+    return unavailable(str(error), code) if status == 503 else Problem(status, str(error), code=code)

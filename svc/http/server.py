@@ -1,4 +1,4 @@
-"""`svc serve`: uvicorn with the flags that cost nothing, and what a start says."""
+"""uvicorn with the flags that cost nothing, and what a start says."""
 
 import asyncio
 import multiprocessing
@@ -7,35 +7,54 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import chain
+from pathlib import Path
 
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.supervisors import Multiprocess
+from uvicorn.supervisors.statreload import StatReload
 
-from svc.accounts.keys import SCOPES, ApiKeyQueries, create_key
-from svc.app import create_app
-from svc.config import Config
+from svc.config import PACKAGE, find_folder
 from svc.http.fast_path import HotProtocol
 from svc.http.protocol import find_misfit
-from svc.postgres.pool import Database
 
-GRACE_SECONDS = 10
+SHUTDOWN_TIMEOUT = 10
+"""Seconds that requests may take to end once the service is told to."""
+
+MakeApp = Callable[[], ASGIApp]
 
 
 class ServeError(Exception):
     """The service cannot start; the message says why."""
 
 
-def serve(config: Config, host: str, port: int, workers: int, *, embedded: bool) -> int:
-    """Runs until a signal ends it; the exit code is 1 where it could not start. Raises ServeError."""
+def serve(
+    make_app: MakeApp,
+    host: str,
+    port: int,
+    *,
+    database: str,
+    greet: Callable[[str], str] | None = None,
+    workers: int = 1,
+    reload: bool = False,
+) -> int:
+    """Run until a signal ends it; the exit code is 1 where it could not start. Raises ServeError.
+
+    A start says where it listens and what `database` is used; `greet` makes more of the address to say.
+    """
     listener = listen(host, port)
     address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
-    used = f"embedded PostgreSQL in {config.data_dir}" if embedded else repr(config.database_url)
-    print(f"Listening on {address}\nDatabase: {used}", flush=True)
-    if embedded and (token := asyncio.run(create_first_key(config))):
-        print(WELCOME.format(token=token, address=address), flush=True)
-    settings = configure(config, workers)
+    print(f"Listening on {address}\nDatabase: {database}", flush=True)
+    if greet and (greeting := greet(address)):
+        print(greeting, flush=True)
+    if reload:
+        settings = configure(make_app, reload=True)
+        SourceReload(settings, uvicorn.Server(settings).run, [listener]).run()
+        return 0
+    settings = configure(make_app, workers)
     if workers > 1:
         Multiprocess(settings, [listener]).run()
         return 0
@@ -45,7 +64,7 @@ def serve(config: Config, host: str, port: int, workers: int, *, embedded: bool)
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket: clients that come before the workers are up wait instead of being refused."""
+    """Return a listening socket: clients that come before the workers are up wait, and are not refused."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=2048)
@@ -53,60 +72,44 @@ def listen(host: str, port: int) -> socket.socket:
         raise ServeError(f"Cannot listen on {host}, port {port}: {error.strerror}") from None
 
 
-async def create_first_key(config: Config) -> str | None:
-    """A key for a database that has none yet; None where there is one already."""
-    database = Database(config)
-    keys = ApiKeyQueries.bind(database)
-    try:
-        if await keys.list_api_keys():
-            return None
-        return await create_key("first", list(SCOPES), None, keys)
-    finally:
-        await database.close()
+class SourceReload(StatReload):
+    """uvicorn's, which starts the service anew when a file changes, with .sql files among them."""
+
+    def iter_py_files(self) -> Iterator[Path]:
+        """Give every file that a start reads."""
+        folders = find_folder("queries"), find_folder("migrations")
+        yield from chain(PACKAGE.rglob("*.py"), *(folder.glob("*.sql") for folder in folders))
 
 
-WELCOME = """
-This is a new database, so here is its first API key. It is shown once; `svc keys create` makes more.
-
-    export KEY={token}
-
-Register, read, list, change and delete a user:
-
-    curl -i {address}/users -H "Authorization: Bearer $KEY" -H 'Content-Type: application/json' -d '{{"email": "ada@example.com", "password": "correct horse", "display_name": "Ada"}}'
-    curl -i {address}/users/1 -H "Authorization: Bearer $KEY"
-    curl -i {address}/users -H "Authorization: Bearer $KEY"
-    curl -i {address}/users/1 -H "Authorization: Bearer $KEY" -H 'Content-Type: application/json' -X PATCH -d '{{"display_name": "Ada Lovelace"}}'
-    curl -i {address}/users/1 -H "Authorization: Bearer $KEY" -X DELETE
-"""  # noqa: E501
-
-
-def create_worker(config: Config) -> ASGIApp:
-    """The app of one of several workers, which ends when the process that started it is gone."""
+def make_worker_app(make_app: MakeApp) -> ASGIApp:
+    """Return the app of one of several processes, which ends when the one that started it is gone."""
     threading.Thread(target=end_with_parent, daemon=True).start()
-    return create_app(config)
+    return make_app()
 
 
 def end_with_parent() -> None:
-    """Waits for the parent to end, however it does, and then ends this process as a signal would."""
+    """Wait for the parent to end, however it does, and then end this process as a signal would."""
     if parent := multiprocessing.parent_process():
         parent.join()
         os.kill(os.getpid(), signal.SIGTERM)
 
 
 def find_protocol() -> type[asyncio.Protocol] | str:
-    """Ours; uvicorn's own where that is not the class that ours was made for."""
+    """Return our protocol; uvicorn's own where that is not the class that ours was made for."""
     if misfit := find_misfit():
         print(f"Without short cuts and limits on receiving: {misfit}", file=sys.stderr, flush=True)
         return "httptools"
     return HotProtocol
 
 
-def configure(config: Config, workers: int = 1) -> uvicorn.Config:
-    """uvicorn's settings. Its access log and its proxy headers are worth 1.5× on small answers."""
+def configure(make_app: MakeApp, workers: int = 1, *, reload: bool = False) -> uvicorn.Config:
+    """Return uvicorn's settings. Its access log and its proxy headers are worth 1.5× on small answers."""
+    alone = workers == 1 and not reload
     return uvicorn.Config(
-        partial(create_app if workers == 1 else create_worker, config),
+        make_app if alone else partial(make_worker_app, make_app),
         factory=True,
         workers=workers,
+        reload=reload,
         loop="uvloop",
         http=find_protocol(),
         ws="none",
@@ -115,5 +118,5 @@ def configure(config: Config, workers: int = 1) -> uvicorn.Config:
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        timeout_graceful_shutdown=GRACE_SECONDS,
+        timeout_graceful_shutdown=SHUTDOWN_TIMEOUT,
     )

@@ -50,6 +50,14 @@ class UniqueKey(Struct, frozen=True):
         return f"{self.table_name} ({', '.join(self.columns)})"
 
 
+class TableConstraint(Struct, frozen=True):
+    """A constraint that a row of a table may break, and the table that it refers to, if any."""
+
+    relation: int
+    referred: int | None
+    name: str
+
+
 class Named(Struct, frozen=True):
     """A function or an operator."""
 
@@ -69,7 +77,7 @@ class CatalogQueries(Queries, Protocol, file="catalog.sql"):
 
     async def list_columns(self, *, system: bool) -> list[Column]: ...
     async def list_unique_keys(self, *, system: bool) -> list[UniqueKey]: ...
-    async def list_constraints(self) -> list[str]: ...
+    async def list_constraints(self) -> list[TableConstraint]: ...
     async def list_functions(self) -> list[Named]: ...
     async def list_operators(self) -> list[Named]: ...
     async def list_enum_labels(self) -> list[EnumLabels]: ...
@@ -80,12 +88,13 @@ class Facts(Struct, frozen=True):
     """What the proof of one query relied on.
 
     Columns with their types, keys that bound it to one row, and the columns that it fills of the tables
-    that it inserts into: no other one may need a value.
+    that it inserts into: no other one may need a value; and the constraints that it may break.
     """
 
     columns: dict[str, str]
     keys: list[str]
     inserts: dict[str, list[str]]
+    constraints: list[str] = []
 
 
 Proven = Mapping[str, Facts]

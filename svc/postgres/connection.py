@@ -14,7 +14,7 @@ from svc.config import Config
 from svc.postgres.queries import Row, Signature
 from svc.postgres.statements import Query
 
-LOST = (
+CONNECTION_LOST_ERRORS = (
     asyncpg.PostgresConnectionError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
@@ -23,15 +23,15 @@ LOST = (
     asyncpg.InternalClientError,
     OSError,
 )
-"""Errors after which a connection is of no use, but for its own timeout, which is an OSError as well."""
+"""Errors after which a connection is of no use; its own timeout is an OSError too, and is not one of them."""
 
-SILENT = (asyncpg.PostgresConnectionError, asyncpg.InternalClientError, OSError)
+OUTCOME_UNKNOWN_ERRORS = (asyncpg.PostgresConnectionError, asyncpg.InternalClientError, OSError)
 """Errors by which a statement that was sent may end without a word from PostgreSQL."""
 
-CLOSE_SECONDS = 2.0
-"""How long one connection may take to say goodbye."""
+CLOSE_TIMEOUT = 2.0
+"""Seconds that one connection may take to close."""
 
-STALE = (asyncpg.InvalidCachedStatementError, asyncpg.OutdatedSchemaCacheError)
+STALE_PLAN_ERRORS = (asyncpg.InvalidCachedStatementError, asyncpg.OutdatedSchemaCacheError)
 """What a statement that was prepared before a change of the schema raises, before anything was done."""
 
 
@@ -46,27 +46,27 @@ class Connection(asyncpg.Connection):
     statements: dict[str, "PreparedStatement[asyncpg.Record]"]
 
     def get_reset_query(self) -> str:
-        """None: see the top of this file."""
+        """Return none: see the top of this file."""
         return ""
 
     async def fetch_one(self, query: Query, arguments: Sequence[object]) -> Row | None:
-        """The first row, or None."""
+        """Return the first row, or None."""
         statement = self.statements.get(query.sql) or await self._prepare_query(query)
         try:
             return await statement.fetchrow(*arguments)
-        except STALE:
+        except STALE_PLAN_ERRORS:
             return await (await self._prepare_anew(query)).fetchrow(*arguments)
 
     async def fetch_all(self, query: Query, arguments: Sequence[object]) -> Sequence[Row]:
-        """All rows."""
+        """Return all rows."""
         statement = self.statements.get(query.sql) or await self._prepare_query(query)
         try:
             return await statement.fetch(*arguments)
-        except STALE:
+        except STALE_PLAN_ERRORS:
             return await (await self._prepare_anew(query)).fetch(*arguments)
 
     async def change(self, query: Query, arguments: Sequence[object]) -> int:
-        """The number of rows that were changed, from the command tag: `UPDATE 1`."""
+        """Return the number of rows that were changed, from the command tag: `UPDATE 1`."""
         status = await self.execute(query.sql, *arguments)
         count = status.rpartition(" ")[2]
         return int(count) if count.isdigit() else 0
@@ -76,14 +76,14 @@ class Connection(asyncpg.Connection):
         return statement
 
     async def _prepare_anew(self, query: Query) -> "PreparedStatement[asyncpg.Record]":
-        """After a change of the schema; inside a transaction, which has failed by it, there is no way on."""
+        """Prepare it after a change of the schema; a transaction has failed by it, and there is no way on."""
         self.statements.clear()
         if self.is_in_transaction():
             raise asyncpg.InvalidCachedStatementError("the schema has changed during a transaction")
         return await self._prepare_query(query)
 
-    async def find_disagreement(self, query: Query, signature: Signature) -> str | None:
-        """Prepares a query on the live schema: what is wrong with it, or None."""
+    async def find_mismatch(self, query: Query, signature: Signature) -> str | None:
+        """Prepare a query on the live schema; return what is wrong with it, or None."""
         try:
             statement = await self.prepare(query.sql)
         except asyncpg.PostgresError as error:
@@ -98,16 +98,16 @@ class UnpreparedConnection(Connection):
     """The same without prepared statements, for poolers that give each transaction another server."""
 
     async def fetch_one(self, query: Query, arguments: Sequence[object]) -> Row | None:
-        """The first row, or None."""
+        """Return the first row, or None."""
         return await self.fetchrow(query.sql, *arguments)
 
     async def fetch_all(self, query: Query, arguments: Sequence[object]) -> Sequence[Row]:
-        """All rows."""
+        """Return all rows."""
         return await self.fetch(query.sql, *arguments)
 
 
 async def connect(config: Config) -> Connection:
-    """Opens one connection. Raises OSError, TimeoutError or asyncpg's errors."""
+    """Open one connection. Raises OSError, TimeoutError or asyncpg's errors."""
     connection = await asyncpg.connect(
         str(config.database_url),
         connection_class=Connection if config.statement_cache else UnpreparedConnection,
@@ -133,24 +133,24 @@ async def connect(config: Config) -> Connection:
 
 
 def encode_json(value: object) -> str:
-    """JSON text for a jsonb parameter."""
+    """Return JSON text for a jsonb parameter."""
     return msgspec.json.encode(value).decode()
 
 
-def is_unanswered(error: Exception) -> bool:
-    """Whether it is not known how a statement ended.
+def is_outcome_unknown(error: Exception) -> bool:
+    """Return whether it is not known how a statement ended.
 
     The cause of a lost connection is PostgreSQL's last words, where there were any; or that nothing could be
     sent any more.
     """
     cause = error.__cause__ or error
     known = isinstance(cause, BrokenPipeError) or getattr(cause, "severity", None)
-    return isinstance(error, SILENT) and not known
+    return isinstance(error, OUTCOME_UNKNOWN_ERRORS) and not known
 
 
-async def say_goodbye(connection: Connection) -> None:
-    """Closes a connection, the hard way where it is gone already or does not answer."""
+async def close_connection(connection: Connection) -> None:
+    """Close a connection, the hard way where it is gone already or does not answer."""
     try:
-        await connection.close(timeout=CLOSE_SECONDS)
+        await connection.close(timeout=CLOSE_TIMEOUT)
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
         connection.terminate()

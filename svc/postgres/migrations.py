@@ -97,7 +97,7 @@ async def migrate(config: Config) -> list[str]:
 
     A second run at the same time waits for the first and finds nothing to do.
     """
-    async with alone(config) as queries:
+    async with migration_lock(config) as queries:
         pending = select(await list_migrations(queries), "pending")
         files = read_files()
         for name in pending:
@@ -108,7 +108,7 @@ async def migrate(config: Config) -> list[str]:
 
 async def rollback(config: Config, count: int) -> list[str]:
     """Takes the last `count` migrations back and returns the names. Raises as `migrate` does."""
-    async with alone(config) as queries:
+    async with migration_lock(config) as queries:
         last = select(await list_migrations(queries), "applied", "unknown")[-count:][::-1]
         files = read_files()
         for name in last:
@@ -168,15 +168,14 @@ async def read_status(config: Config) -> list[Migration]:
 
 
 @asynccontextmanager
-async def alone(config: Config) -> AsyncGenerator[MigrationQueries]:
+async def migration_lock(config: Config) -> AsyncGenerator[MigrationQueries]:
     """Queries on a connection of their own, while a transaction on another one holds the lock.
 
     A lock of the transaction and not of the session, so that it holds through PgBouncer.
     """
     database = Database(msgspec.structs.replace(config, query_timeout=LOCK_SECONDS + 10, pool_size=2))
     try:
-        async with database.transaction() as transaction:
-            lock = MigrationQueries.bind(transaction)
+        async with database.transaction(MigrationQueries) as lock:
             await lock.set_lock_timeout(milliseconds=LOCK_SECONDS * 1000)
             await lock.lock_migrations()
             yield MigrationQueries.bind(database)

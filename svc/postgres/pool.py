@@ -9,27 +9,50 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
-from typing import TypeVar
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, NoReturn, Protocol, Self, TypeVar, overload
 
 import asyncpg
 
 from svc.config import Config
-from svc.http.problems import SCHEMA_MISMATCH, unavailable
-from svc.postgres.connection import LOST, Connection, connect, is_unanswered, say_goodbye
-from svc.postgres.queries import Row, Signature
+from svc.postgres.connection import (
+    CONNECTION_LOST_ERRORS,
+    Connection,
+    close_connection,
+    connect,
+    is_outcome_unknown,
+)
+from svc.postgres.errors import (
+    DRIVER_ERRORS,
+    SCHEMA_MISMATCH,
+    DatabaseError,
+    OutcomeUnknownError,
+    OverloadedError,
+    QueryTimeoutError,
+    SchemaMismatchError,
+    translate,
+)
+from svc.postgres.queries import Executor, Row, Signature
 from svc.postgres.statements import Query
 
 T = TypeVar("T")
 
-REPROVE_SECONDS = 1.0
-"""How long a query that disagreed with the schema is refused without another look at the schema."""
+REPROVE_INTERVAL = 1.0
+"""Seconds that a query which disagreed with the schema is refused without another look at the schema."""
 
 
-def give_up(future: "asyncio.Future[Connection | None]") -> None:
-    """Ends a wait. A bare timer: `asyncio.timeout` asks for the task and the loop each time."""
-    if not future.done():
-        future.set_exception(unavailable("No connection came free in time", "overload"))
+class Bindable(Protocol):
+    """What can be bound to a transaction: a class of queries, Savepoints."""
+
+    @classmethod
+    def bind(cls, executor: Executor) -> Self:
+        """Return an object that runs what it runs by `executor`."""
+        ...
+
+
+A = TypeVar("A", bound=Bindable)
+B = TypeVar("B", bound=Bindable)
+C = TypeVar("C", bound=Bindable)
 
 
 class Database:
@@ -37,14 +60,14 @@ class Database:
 
     Opens no connection until one is needed, so that it can be made while the server is down. The first
     connection proves all `pairs`; a query that disagrees with the live schema is refused from then on,
-    until it is found mended.
+    until it is found mended. Raises errors of svc/postgres/errors.py, and the driver's for bugs of ours.
     """
 
     def __init__(self, config: Config, pairs: Sequence[tuple[Query, Signature]] = ()) -> None:
         self.config = config
         self.pairs = pairs
-        self._broken: dict[str, str] = {}
-        self._proved = 0.0
+        self._mismatches: dict[str, str] = {}
+        self._proved_at = 0.0
         self._idle: list[Connection] = []
         # Not a dict: to find the first key of one whose first keys were taken out takes ever longer.
         self._waiting: OrderedDict[asyncio.Future[Connection | None], None] = OrderedDict()
@@ -54,63 +77,84 @@ class Database:
         self._closed = False
 
     async def fetch_one(self, query: Query, arguments: Sequence[object]) -> Row | None:
-        """The first row, or None."""
+        """Return the first row, or None."""
         return await self._run(lambda connection: connection.fetch_one(query, arguments), query)
 
     async def fetch_all(self, query: Query, arguments: Sequence[object]) -> Sequence[Row]:
-        """All rows."""
+        """Return all rows."""
         return await self._run(lambda connection: connection.fetch_all(query, arguments), query)
 
     async def change(self, query: Query, arguments: Sequence[object]) -> int:
-        """The number of rows that were changed."""
+        """Return the number of rows that were changed."""
         return await self._run(lambda connection: connection.change(query, arguments), query)
 
-    async def _run(
-        self,
-        run: Callable[[Connection], Awaitable[T]],
-        query: Query,
-    ) -> T:
+    async def _run(self, run: Callable[[Connection], Awaitable[T]], query: Query) -> T:
         try:
-            return await self._run_once(run, query)
-        except LOST as error:
-            # The server went while the connection lay idle, perhaps: a read may be tried again, once.
-            if not query.reads or isinstance(error, TimeoutError):
-                raise
-            return await self._run_once(run, query)
+            try:
+                return await self._run_once(run, query)
+            except CONNECTION_LOST_ERRORS as error:
+                # The server went while the connection lay idle, perhaps: a read may be tried again, once.
+                if not query.reads or isinstance(error, TimeoutError):
+                    raise
+                return await self._run_once(run, query)
+        except DRIVER_ERRORS as error:
+            raise_translated(error)
 
-    async def _run_once(
-        self,
-        run: Callable[[Connection], Awaitable[T]],
-        query: Query,
-    ) -> T:
-        """Raises Problem 503 where it is not known whether a change was made."""
-        connection = await self._borrow()
+    async def _run_once(self, run: Callable[[Connection], Awaitable[T]], query: Query) -> T:
+        """Raises OutcomeUnknownError where it is not known whether a change was made."""
+        connection = await self._acquire()
         try:
-            if self._broken:
-                await self._refuse_broken(connection, query)
+            if self._mismatches:
+                await self._refuse_mismatch(connection, query)
             return await run(connection)
         except Exception as error:
-            self._judge(connection, error)
-            if is_unanswered(error) and not query.reads:
-                raise unavailable("The change may have been made, or may not", "outcome-unknown") from error
+            self._handle_error(connection, error)
+            if is_outcome_unknown(error) and not query.reads:
+                raise OutcomeUnknownError("The change may have been made, or may not") from error
             raise
         finally:
-            self._give_back(connection)
+            self._release(connection)
 
-    async def _refuse_broken(self, connection: Connection, query: Query) -> None:
-        """Raises Problem 503 for a query that disagrees with the schema, after another look at it."""
-        if str(query) in self._broken and time.monotonic() - self._proved > REPROVE_SECONDS:
+    async def _refuse_mismatch(self, connection: Connection, query: Query) -> None:
+        """Raises SchemaMismatchError for a query that disagrees with the schema, after another look at it."""
+        if str(query) in self._mismatches and time.monotonic() - self._proved_at > REPROVE_INTERVAL:
             await self._prove(connection)
-        if str(query) in self._broken:
-            raise unavailable(SCHEMA_MISMATCH, "schema-mismatch")
+        if str(query) in self._mismatches:
+            raise SchemaMismatchError(SCHEMA_MISMATCH)
+
+    @overload
+    def transaction(self, a: type[A], /, *, snapshot: bool = ...) -> AbstractAsyncContextManager[A]: ...
+    @overload
+    def transaction(
+        self, a: type[A], b: type[B], /, *, snapshot: bool = ...
+    ) -> AbstractAsyncContextManager[tuple[A, B]]: ...
+    @overload
+    def transaction(
+        self, a: type[A], b: type[B], c: type[C], /, *, snapshot: bool = ...
+    ) -> AbstractAsyncContextManager[tuple[A, B, C]]: ...
 
     @asynccontextmanager
-    async def transaction(self, *, snapshot: bool = False) -> AsyncGenerator[Connection]:
-        """One connection inside a transaction: `UserQueries.bind(connection)`. Rolls back on an exception.
+    async def transaction(self, *kinds: type[Bindable], snapshot: bool = False) -> AsyncGenerator[Any]:
+        """Run a block in one transaction, with queries that are bound to it; roll back on an exception.
 
-        In a `snapshot` all is read as it was at the first query, and nothing is written.
+            async with database.transaction(NoteQueries, UserQueries) as (notes, users): …
+
+        One class gives one object, several a tuple. In a `snapshot` all is read as it was at the first query,
+        and nothing is written.
         """
-        connection = await self._borrow()
+        try:
+            async with self._begin(snapshot=snapshot) as connection:
+                bound = tuple(kind.bind(Transaction(connection)) for kind in kinds)
+                yield bound if len(bound) > 1 else next(iter(bound))
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, ConnectionError, TimeoutError) as error:
+            raise_translated(error)
+
+    @asynccontextmanager
+    async def _begin(self, *, snapshot: bool) -> AsyncGenerator[Connection]:
+        try:
+            connection = await self._acquire()
+        except DRIVER_ERRORS as error:
+            raise_translated(error)
         try:
             if snapshot:  # what was prepared but not run has taken an older one, which this ends
                 async with connection.transaction():
@@ -119,39 +163,42 @@ class Database:
                 isolation="repeatable_read" if snapshot else None, readonly=snapshot
             ):
                 yield connection
-        except (asyncio.CancelledError, TimeoutError):
+        except (asyncio.CancelledError, TimeoutError, QueryTimeoutError):
             connection.terminate()  # its `begin` may be on the way: nobody may write behind it
             raise
-        except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:  # an OSError may be the caller's own
-            self._judge(connection, error)
-            raise
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, DatabaseError) as error:
+            self._handle_error(connection, error.__cause__ if isinstance(error, DatabaseError) else error)
+            raise  # an OSError may be the caller's own
         finally:
-            self._give_back(connection)
+            self._release(connection)
 
     async def check(self) -> list[str]:
-        """Proves all queries against the live schema once more: a line for each that disagrees."""
-        connection = await self._borrow()
+        """Prove all queries against the live schema once more; return a line for each that disagrees."""
         try:
-            await self._prove(connection)
-        finally:
-            self._give_back(connection)
-        return list(self._broken.values())
+            connection = await self._acquire()
+            try:
+                await self._prove(connection)
+            finally:
+                self._release(connection)
+        except DRIVER_ERRORS as error:
+            raise_translated(error)
+        return list(self._mismatches.values())
 
     async def close(self) -> None:
-        """Closes what is idle; what is out is closed as it comes back."""
+        """Close what is idle; what is out is closed as it comes back."""
         self._closed = True
         idle, self._idle = self._idle, []
-        await asyncio.gather(*map(say_goodbye, idle))
+        await asyncio.gather(*map(close_connection, idle))
 
     def expire(self) -> None:
-        """Has every connection replaced: the idle ones now, the others as they come back."""
+        """Have every connection replaced: the idle ones now, the others as they come back."""
         self._generation += 1
         while self._idle:
             self._idle.pop().terminate()
             self._size -= 1
 
-    async def _borrow(self) -> Connection:
-        """A live connection: an idle one, a new one, or the next that comes back."""
+    async def _acquire(self) -> Connection:
+        """Return a live connection: an idle one, a new one, or the next that comes back."""
         while True:
             while self._idle:
                 connection = self._idle.pop()
@@ -169,28 +216,27 @@ class Database:
         try:
             connection = await connect(self.config)
             connection.generation = generation
-            if not self._proved:
+            if not self._proved_at:
                 await self._prove(connection)
         except BaseException:
             if connection:
                 connection.terminate()
             self._size -= 1
-            self._hand_over(None)
+            self._wake_next(None)
             raise
         return connection
 
     async def _prove(self, connection: Connection) -> None:
         found = {
-            str(query): await connection.find_disagreement(query, signature)
-            for query, signature in self.pairs
+            str(query): await connection.find_mismatch(query, signature) for query, signature in self.pairs
         }
-        self._broken = {name: line for name, line in found.items() if line}
-        self._proved = time.monotonic()
+        self._mismatches = {name: line for name, line in found.items() if line}
+        self._proved_at = time.monotonic()
 
     async def _wait(self) -> Connection | None:
-        """What the next one gives back; None where a connection was lost, so that a new one may open."""
+        """Return what the next one releases; None where one was lost, so that a new one may open."""
         if len(self._waiting) >= self.config.queue_size:
-            raise unavailable("Too many requests wait for the database", "overload")
+            raise OverloadedError("Too many requests wait for the database")
         if self._loop is None:  # kept: asking for it is a system call in Python 3.11
             self._loop = asyncio.get_running_loop()
         future: asyncio.Future[Connection | None] = self._loop.create_future()
@@ -201,37 +247,37 @@ class Database:
         except asyncio.CancelledError:
             # Handed something, then cancelled before it was taken: pass it on.
             if future.done() and not future.cancelled() and not future.exception():
-                self._hand_over(future.result())
+                self._wake_next(future.result())
             raise
         finally:
             self._waiting.pop(future, None)
             timer.cancel()
 
-    def _judge(self, connection: Connection, error: Exception) -> None:
-        """What an error says of the connections.
+    def _handle_error(self, connection: Connection, error: BaseException | None) -> None:
+        """Draw the conclusions from an error for the connections.
 
         One that is lost is seldom the only one. And where the server is not the primary any more, all must
         go: they would answer reads for ever, and no new one would ask where the primary is now. Those that
         are out go as they come back.
         """
-        lost = isinstance(error, LOST) and not isinstance(error, TimeoutError)
+        lost = isinstance(error, CONNECTION_LOST_ERRORS) and not isinstance(error, TimeoutError)
         if lost:
             connection.terminate()
         if lost or isinstance(error, asyncpg.ReadOnlySQLTransactionError):
             self.expire()
 
-    def _give_back(self, connection: Connection) -> None:
+    def _release(self, connection: Connection) -> None:
         stale = self._closed or connection.generation != self._generation
         if stale or (not connection.is_closed() and connection.is_in_transaction()):
             connection.terminate()
         if connection.is_closed():
             self._size -= 1
-            self._hand_over(None)
+            self._wake_next(None)
         else:
-            self._hand_over(connection)
+            self._wake_next(connection)
 
-    def _hand_over(self, connection: Connection | None) -> None:
-        """To the one that waits longest; with nobody waiting, a connection becomes idle."""
+    def _wake_next(self, connection: Connection | None) -> None:
+        """Hand it to the one that waits longest; with nobody waiting, a connection becomes idle."""
         while self._waiting:
             future, _ = self._waiting.popitem(last=False)
             if not future.done():
@@ -239,3 +285,63 @@ class Database:
                 return
         if connection:
             self._idle.append(connection)
+
+
+class Transaction:
+    """A connection in a transaction, for as long as the block lasts that began it: an Executor."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+
+    async def fetch_one(self, query: Query, arguments: Sequence[object]) -> Row | None:
+        """Return the first row, or None."""
+        try:
+            return await self.connection.fetch_one(query, arguments)
+        except DRIVER_ERRORS as error:
+            raise_translated(error)
+
+    async def fetch_all(self, query: Query, arguments: Sequence[object]) -> Sequence[Row]:
+        """Return all rows."""
+        try:
+            return await self.connection.fetch_all(query, arguments)
+        except DRIVER_ERRORS as error:
+            raise_translated(error)
+
+    async def change(self, query: Query, arguments: Sequence[object]) -> int:
+        """Return the number of rows that were changed."""
+        try:
+            return await self.connection.change(query, arguments)
+        except DRIVER_ERRORS as error:
+            raise_translated(error)
+
+
+class Savepoints:
+    """Parts of a transaction that may fail alone: `database.transaction(NoteQueries, Savepoints)`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    @classmethod
+    def bind(cls, executor: Executor) -> Self:
+        """Return the savepoints of a transaction. Raises TypeError for any other executor."""
+        if not isinstance(executor, Transaction):
+            raise TypeError("savepoints are of a transaction")
+        return cls(executor.connection)
+
+    def begin(self) -> AbstractAsyncContextManager[object]:
+        """Return a block whose changes are taken back where it raises, and no others."""
+        return self._connection.transaction()
+
+
+def give_up(future: "asyncio.Future[Connection | None]") -> None:
+    """End a wait. A bare timer: `asyncio.timeout` asks for the task and the loop each time."""
+    if not future.done():
+        future.set_exception(OverloadedError("No connection came free in time"))
+
+
+def raise_translated(error: Exception) -> NoReturn:
+    """Raise the driver's error as one of this package; one that has no name here stays as it is."""
+    translated = translate(error)
+    if translated is error:
+        raise error
+    raise translated from error

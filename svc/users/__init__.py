@@ -1,1 +1,3 @@
-"""The users: single ones, lists, bulk, and what makes them up."""
+"""The users: single ones here, and in modules of their own lists, exports, imports and made-up ones."""
+
+from svc.users.handlers import build as build

@@ -16,12 +16,15 @@ from starlette.types import Receive, Scope, Send
 
 from svc.http.answers import CSV, NDJSON, encode_lines
 from svc.http.headers import choose_media_type
-from svc.http.operations import Operation, Slots
+from svc.http.operations import Operation
 from svc.http.problems import Problem
+from svc.http.resource import Resource, Service
 from svc.postgres.pool import Database
 from svc.postgres.queries import Queries
+from svc.postgres.queueing import Slots
 from svc.users.rows import UserColumns
-from svc.users.structs import User
+from svc.users.scopes import READ
+from svc.users.structs import USER_FIELDS, User
 
 BLOCK = 1000
 """Users that are read at once: 130 KB or so."""
@@ -42,22 +45,25 @@ class ExportQueries(Queries, Protocol, file="user_export.sql"):
     async def export_users_as_csv(self, *, after: int, limit: int) -> UserBlock: ...
 
 
-class ExportSlots(Slots):
-    """Exports under way: each holds a connection."""
+class Exporter:
+    """The handler of exports. Each holds a connection, so a few are under way at a time."""
 
+    def __init__(self, database: Database, slots: Slots) -> None:
+        self._database = database
+        self._slots = slots
 
-async def export_users(request: Request, database: Database, slots: ExportSlots) -> Response:
-    """All users by id, out of one snapshot, as NDJSON or as CSV (RFC 4180) with a header line."""
-    media_type = choose_media_type(request, [NDJSON, CSV])
-    if media_type is None:
-        raise Problem(406, f"There is {NDJSON} and {CSV}")
-    return Export(request, media_type, database, slots)
+    async def export(self, request: Request) -> Response:
+        """Answer all users by id, out of one snapshot, as NDJSON or as CSV (RFC 4180) with a header line."""
+        media_type = choose_media_type(request, [NDJSON, CSV])
+        if media_type is None:
+            raise Problem(406, f"There is {NDJSON} and {CSV}")
+        return Export(request, media_type, self._database, self._slots)
 
 
 class Export(Response):
     """Goes out block by block. A client that takes none for a minute is cut off: see svc/http/protocol.py."""
 
-    def __init__(self, request: Request, media_type: str, database: Database, slots: ExportSlots) -> None:
+    def __init__(self, request: Request, media_type: str, database: Database, slots: Slots) -> None:
         self.background = None
         self._request = request
         self._media_type = media_type
@@ -66,9 +72,8 @@ class Export(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Raises ClientDisconnect where nobody reads on."""
-        with self._slots.take():
-            async with self._database.transaction(snapshot=True) as connection:
-                queries = ExportQueries.bind(connection)
+        with self._slots.acquire():
+            async with self._database.transaction(ExportQueries, snapshot=True) as queries:
                 last = await queries.get_last_id()
                 await send({"type": "http.response.start", "status": 200, "headers": self._make_head(last)})
                 if scope["method"] != "HEAD":
@@ -100,11 +105,15 @@ async def read_users(queries: ExportQueries) -> AsyncIterator[bytes]:
 
 async def read_users_as_csv(queries: ExportQueries) -> AsyncIterator[bytes]:
     """The same as CSV, which PostgreSQL writes."""
-    yield b"id,email,display_name,is_active,created_at\r\n"
+    yield ",".join(USER_FIELDS[:-1]).encode() + b"\r\n"
     after = 0
     while (block := await queries.export_users_as_csv(after=after, limit=BLOCK)).users:
         yield (block.users + "\r\n").encode()
         after = block.last
 
 
-ROUTES = [Operation("GET", "/users/export", export_users, "users:read", User)]
+def build(service: Service) -> Resource:
+    """Return the resource of exports."""
+    exporter = Exporter(service.database, Slots(service.config))
+    export = Operation("GET", "/users/export", exporter.export, {200: User}, READ, problems=(406,))
+    return Resource(operations=[export], queries=[ExportQueries])

@@ -8,14 +8,18 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from svc.accounts.passwords import Passwords
-from svc.http.answers import answer
-from svc.http.headers import Retry, etag, is_known, read_retry, read_versions
-from svc.http.operations import Operation, ShortCut
+from svc.http.answers import answer_created, answer_unchanged, answer_version
+from svc.http.headers import IdempotencyKey, read_idempotency_key, read_if_match
+from svc.http.operations import FastRoute, Operation
 from svc.http.parsing import MERGE_PATCH_TYPES, parse_id, read_body, read_id, read_query
-from svc.http.problems import Problem, broken_constraint
-from svc.postgres.batching import Limits, ReadLane, WriteLane
+from svc.http.problems import Problem
+from svc.http.resource import Resource, Service
+from svc.postgres.batching import ReadBatcher, WriteBatcher
 from svc.postgres.queries import Queries
+from svc.postgres.queueing import Limits
+from svc.users.constraints import CONSTRAINTS, EMAIL_TAKEN
 from svc.users.rows import Ids, StoredUser, StoredUserColumns
+from svc.users.scopes import READ, SCOPES, WRITE
 from svc.users.structs import CreateUser, GetUser, UpdateUser, User, UserFields
 
 
@@ -78,9 +82,9 @@ class UserQueries(Queries, Protocol, file="users.sql"):
 
     async def create_user(self, *, new: CreateUser, hashed_password: str) -> StoredUser: ...
     async def create_user_once(
-        self, *, new: CreateUser, hashed_password: str, retry: Retry
+        self, *, new: CreateUser, hashed_password: str, retry: IdempotencyKey
     ) -> StoredUser | None: ...
-    async def get_first_answer(self, *, retry: Retry) -> FirstAnswer | None: ...
+    async def get_first_answer(self, *, retry: IdempotencyKey) -> FirstAnswer | None: ...
     async def get_user(self, *, id: int, with_profile: bool) -> StoredUser | None: ...
     async def get_users(self, *, ids: Ids) -> StoredUserColumns: ...
     async def update_users(self, *, changes: UserChanges) -> list[StoredUser]: ...
@@ -90,102 +94,99 @@ class UserQueries(Queries, Protocol, file="users.sql"):
     async def delete_user(self, *, id: int, versions: list[int] | None) -> int: ...
 
 
-class UserLane(ReadLane[int, StoredUser]):
-    """Point reads by id, without profiles."""
+class Users:
+    """The handlers of single users. Point reads and small changes leave in batches."""
 
-    def __init__(self, users: UserQueries, limits: Limits) -> None:
-        super().__init__(
+    def __init__(self, queries: UserQueries, passwords: Passwords, limits: Limits) -> None:
+        self._queries = queries
+        self._passwords = passwords
+        self.by_id = ReadBatcher[int, StoredUser](
             limits,
-            one=lambda id_: users.get_user(id=id_, with_profile=False),
-            many=lambda ids: find_users(users, ids),
+            fetch_one=lambda id_: queries.get_user(id=id_, with_profile=False),
+            fetch_many=lambda ids: find_users(queries, ids),
+        )
+        self._changes = WriteBatcher[UserChange, StoredUser](
+            limits,
+            change_one=lambda change: update_alone(queries, change),
+            change_many=lambda changes: update_together(queries, changes),
         )
 
+    async def create(self, request: Request) -> Response:
+        """Register a user: 201 and where it is; the same again for a retry with the same Idempotency-Key."""
+        new = await read_body(request, CreateUser)
+        key = read_idempotency_key(request, [str(new.email), new.display_name, new.profile, new.referred_by])
+        if key:
+            user = await self._create_once(new, key)
+        else:
+            hashed = await self._passwords.hash(new.password)
+            user = await self._queries.create_user(new=new, hashed_password=hashed)
+        return answer_created(user.public(), f"/users/{user.id}", user.version)
 
-class ChangeLane(WriteLane[UserChange, StoredUser]):
-    """Small changes of single users."""
+    async def _create_once(self, new: CreateUser, key: IdempotencyKey) -> StoredUser:
+        """Return the user that the first request with this key made, this one perhaps. Raises Problem."""
+        if first := await self._queries.get_first_answer(retry=key):
+            return await self._repeat(new, first)
+        hashed = await self._passwords.hash(new.password)
+        if user := await self._queries.create_user_once(new=new, hashed_password=hashed, retry=key):
+            return user
+        if first := await self._queries.get_first_answer(retry=key):  # it was made while we hashed
+            return await self._repeat(new, first)
+        raise EMAIL_TAKEN.problem()
 
-    def __init__(self, users: UserQueries, limits: Limits) -> None:
-        super().__init__(
-            limits,
-            one=lambda change: update_alone(users, change),
-            many=lambda changes: update_together(users, changes),
-        )
+    async def _repeat(self, new: CreateUser, first: FirstAnswer) -> StoredUser:
+        """Return the user as it was first answered. Raises Problem 422 where the body is another one now."""
+        same = first.same_body and await self._passwords.verify(first.hashed_password, new.password)
+        if not same:
+            raise Problem(422, "This Idempotency-Key came with another body before", code="key-reused")
+        return StoredUser(first.user_id, first.email, first.display_name, True, first.created_at, 1)
+
+    async def get(self, request: Request) -> Response:
+        """Answer one user, or 304 where the client has this version."""
+        query = read_query(request, GetUser)
+        id_ = read_id(request)
+        if query.wants_profile:
+            user = await self._queries.get_user(id=id_, with_profile=True)
+        else:
+            user = await self.by_id.get(id_)
+        return (user and answer_unchanged(request, user.version)) or answer_user(user, query.fields)
+
+    async def update(self, request: Request) -> Response:
+        """Change the fields that are given (RFC 7396), if the client's version is the current one."""
+        id_, versions = read_id(request), read_if_match(request)
+        change = UserChange(id_, versions, await read_body(request, UpdateUser, MERGE_PATCH_TYPES))
+        if change.fields == UpdateUser():
+            user = await self._queries.get_user(id=id_, with_profile=False)
+            user = user if user and (versions is None or user.version in versions) else None
+        elif change.is_small:
+            user = await self._changes.get(change)
+        else:
+            user = await update_alone(self._queries, change)
+        if user is None:
+            raise await self._why_unchanged(id_)
+        return answer_user(user)
+
+    async def delete(self, request: Request) -> Response:
+        """Remove a user: 204."""
+        id_ = read_id(request)
+        if not await self._queries.delete_user(id=id_, versions=read_if_match(request)):
+            raise await self._why_unchanged(id_)
+        return Response(status_code=204)
+
+    async def _why_unchanged(self, id_: int) -> Problem:
+        """Return why a change found no row: 412 where the user is there in another version, else 404."""
+        if await self._queries.get_user(id=id_, with_profile=False) is None:
+            return no_user()
+        return Problem(412, "The user has changed since", code="changed-since")
 
 
-async def find_users(users: UserQueries, ids: list[int]) -> dict[int, StoredUser]:
-    """Several users by their ids."""
+async def find_users(users: UserQueries, ids: list[int]) -> list[StoredUser]:
+    """Return several users by their ids, in no order."""
     columns = await users.get_users(ids=Ids.of(ids))
-    return dict(zip(columns.ids, columns.stored_users(), strict=True))
-
-
-async def create_user(request: Request, users: UserQueries, passwords: Passwords) -> Response:
-    """Registers a user: 201 and where it is; the same again for a retry with the same Idempotency-Key."""
-    new = await read_body(request, CreateUser)
-    retry = read_retry(request, [str(new.email), new.display_name, new.profile, new.referred_by])
-    if retry:
-        user = await create_user_once(users, passwords, new, retry)
-    else:
-        user = await users.create_user(new=new, hashed_password=await passwords.hash(new.password))
-    return answer_user(user, status=201, lines=b"location: /users/%d\r\n" % user.id)
-
-
-async def create_user_once(
-    users: UserQueries, passwords: Passwords, new: CreateUser, retry: Retry
-) -> StoredUser:
-    """The user that the first request with this key made, this one perhaps. Raises Problem 409 and 422."""
-    if first := await users.get_first_answer(retry=retry):
-        return await repeat_answer(passwords, new, first)
-    hashed = await passwords.hash(new.password)
-    if user := await users.create_user_once(new=new, hashed_password=hashed, retry=retry):
-        return user
-    if first := await users.get_first_answer(retry=retry):  # it was made while we hashed
-        return await repeat_answer(passwords, new, first)
-    raise broken_constraint("users_email_key")
-
-
-async def repeat_answer(passwords: Passwords, new: CreateUser, first: FirstAnswer) -> StoredUser:
-    """The user as it was first answered. Raises Problem 422 where the body is another one now."""
-    if not first.same_body or not await passwords.verify(first.hashed_password, new.password):
-        raise Problem(422, "This Idempotency-Key came with another body before", code="key-reused")
-    return StoredUser(first.user_id, first.email, first.display_name, True, first.created_at, 1)
-
-
-async def get_user(request: Request, users: UserQueries, by_id: UserLane) -> Response:
-    """One user, or 304 where the client has this version."""
-    query = read_query(request, GetUser)
-    id_ = read_id(request)
-    if query.wants_profile:
-        user = await users.get_user(id=id_, with_profile=True)
-    else:
-        user = await by_id.get(id_)
-    if user and is_known(request, user.version):
-        return Response(status_code=304, headers={"ETag": etag(user.version)})
-    return answer_user(user, query.fields)
-
-
-def cut_to_user(by_id: UserLane) -> ShortCut[int, StoredUser]:
-    """The short cut of `GET /users/{id}`."""
-    return ShortCut(parse_id, by_id.ask, lambda _, user: answer_user(user))
-
-
-async def update_user(request: Request, users: UserQueries, changes: ChangeLane) -> Response:
-    """Changes the fields that are given (RFC 7396), if the client's version is the current one."""
-    id_, versions = read_id(request), read_versions(request)
-    change = UserChange(id_, versions, await read_body(request, UpdateUser, MERGE_PATCH_TYPES))
-    if change.fields == UpdateUser():
-        user = await users.get_user(id=id_, with_profile=False)
-        user = user if user and (versions is None or user.version in versions) else None
-    elif change.is_small:
-        user = await changes.get(change)
-    else:
-        user = await update_alone(users, change)
-    if user is None:
-        raise await why_unchanged(users, id_)
-    return answer_user(user)
+    return columns.stored_users()
 
 
 async def update_alone(users: UserQueries, change: UserChange, *, waits: bool = True) -> StoredUser | None:
-    """One change with a statement of its own, which waits where the row is locked, or leaves it alone."""
+    """Make one change with its own statement, which waits where the row is locked, or leaves it alone."""
     return await users.update_user(
         id=change.id,
         versions=change.versions,
@@ -196,50 +197,60 @@ async def update_alone(users: UserQueries, change: UserChange, *, waits: bool = 
 
 
 async def update_together(users: UserQueries, changes: Sequence[UserChange]) -> list[StoredUser]:
-    """Small changes with one statement, which leaves alone what is locked; a single one has a cheaper one."""
+    """Make small changes with one statement, which leaves alone what is locked; one has a cheaper one."""
     if len(changes) > 1:
         return await users.update_users(changes=UserChanges.of(changes))
     user = await update_alone(users, changes[0], waits=False)
     return [user] if user else []
 
 
-async def delete_user(request: Request, users: UserQueries) -> Response:
-    """Removes a user: 204."""
-    id_ = read_id(request)
-    if not await users.delete_user(id=id_, versions=read_versions(request)):
-        raise await why_unchanged(users, id_)
-    return Response(status_code=204)
-
-
-def answer_user(
-    user: StoredUser | None,
-    fields: UserFields | None = None,
-    status: int = 200,
-    lines: bytes = b"",
-) -> Response:
-    """A user, or the chosen fields of it, with its version. Raises Problem 404 for none."""
+def answer_user(user: StoredUser | None, fields: UserFields | None = None) -> Response:
+    """Return a user, or the chosen fields of it, with its version. Raises Problem 404 for none."""
     if user is None:
         raise no_user()
     public = user.public()
     content = {field: getattr(public, field) for field in fields} if fields else public
-    return answer(content, status, b'etag: "%d"\r\n%b' % (user.version, lines))
+    return answer_version(content, user.version)
 
 
 def no_user() -> Problem:
-    """404."""
+    """Return a 404."""
     return Problem(404, "There is no user with this id")
 
 
-async def why_unchanged(users: UserQueries, id_: int) -> Problem:
-    """Why a change found no row: 412 where the user is there in another version, else 404."""
-    if await users.get_user(id=id_, with_profile=False) is None:
-        return no_user()
-    return Problem(412, "The user has changed since", code="changed-since")
+EXAMPLES = """Register, read, list, change and delete a user:
+
+    curl -i {address}/users -H "Authorization: Bearer $KEY" -H 'Content-Type: application/json' -d '{{"email": "ada@example.com", "password": "correct horse", "display_name": "Ada"}}'
+    curl -i {address}/users/1 -H "Authorization: Bearer $KEY"
+    curl -i {address}/users -H "Authorization: Bearer $KEY"
+    curl -i {address}/users/1 -H "Authorization: Bearer $KEY" -H 'Content-Type: application/json' -X PATCH -d '{{"display_name": "Ada Lovelace"}}'
+    curl -i {address}/users/1 -H "Authorization: Bearer $KEY" -X DELETE
+"""  # noqa: E501
 
 
-ROUTES = [
-    Operation("GET", "/users/{id}", get_user, "users:read", User, short_cut=cut_to_user),
-    Operation("PATCH", "/users/{id}", update_user, "users:write", User),
-    Operation("DELETE", "/users/{id}", delete_user, "users:write"),
-    Operation("POST", "/users", create_user, "users:write", User, open_if="open_registration"),
-]
+def build(service: Service) -> Resource:
+    """Return the resource of single users."""
+    users = Users(service.bind(UserQueries), service.share(Passwords), service.limits)
+    fast = FastRoute(parse_id, users.by_id.submit, lambda _, user: answer_user(user))
+    anyone = service.config.open_registration
+    one = "/users/{id}"
+    return Resource(
+        operations=[
+            Operation("GET", one, users.get, {200: User, 304: None}, READ, query=GetUser, fast=fast),
+            Operation("PATCH", one, users.update, {200: User}, WRITE, body=UpdateUser, problems=(409, 412)),
+            Operation("DELETE", one, users.delete, {204: None}, WRITE, problems=(412,)),
+            Operation(
+                "POST",
+                "/users",
+                users.create,
+                {201: User},
+                None if anyone else WRITE,
+                body=CreateUser,
+                problems=(409,),
+            ),
+        ],
+        queries=[UserQueries],
+        constraints=CONSTRAINTS,
+        scopes=SCOPES,
+        examples=EXAMPLES,
+    )

@@ -20,22 +20,26 @@ from starlette.responses import Response
 from svc.accounts.passwords import Password, Passwords
 from svc.http.answers import NDJSON, answer, encode
 from svc.http.fields import JsonObject
-from svc.http.operations import Operation, Slots
-from svc.http.parsing import MOST_ERRORS, check_media_type, invalid_body, parse_body
-from svc.http.problems import FieldError, Problem, broken_constraint, find_problem, unavailable
+from svc.http.operations import Operation
+from svc.http.parsing import MAX_ERRORS, check_media_type, invalid_body, parse_body
+from svc.http.problems import FieldError, Problem, find_problem, unavailable
+from svc.http.resource import Resource, Service
 from svc.http.validation import parse_hook
-from svc.postgres.connection import Connection
-from svc.postgres.pool import Database
+from svc.postgres.errors import DatabaseError
+from svc.postgres.pool import Database, Savepoints
 from svc.postgres.queries import Queries
+from svc.postgres.queueing import Slots
+from svc.users.constraints import CONSTRAINTS, NO_REFERRER
+from svc.users.scopes import WRITE
 from svc.users.structs import ImportUser
 
 BLOCK_BYTES = 200_000
 """Bytes of an import that are loaded at once, and one line more: about a thousand users."""
 
-MOST_HELD = 1_048_576
+SPOOL_MAX_SIZE = 1_048_576
 """Bytes of an import that are kept in memory before a file is made."""
 
-BREATH = 50
+YIELD_INTERVAL = 50
 """Lines of an import that are checked before other requests get a turn: half a millisecond or so."""
 
 
@@ -92,21 +96,23 @@ class ImportQueries(Queries, Protocol, file="user_import.sql"):
     async def import_users(self, *, new: NewUsers) -> int: ...
 
 
-class ImportSlots(Slots):
-    """Imports under way: each holds a file, and a connection at last."""
+class Importer:
+    """The handler of imports. Each holds a file, and a connection at last: a few are under way at a time."""
 
+    def __init__(self, database: Database, passwords: Passwords, slots: Slots) -> None:
+        self._database = database
+        self._passwords = passwords
+        self._slots = slots
 
-async def import_users(
-    request: Request, database: Database, passwords: Passwords, slots: ImportSlots
-) -> Response:
-    """Creates the users of all good lines, whatever is wrong with the others; none of them in a 503."""
-    check_media_type(request, [NDJSON])
-    with slots.take(), SpooledTemporaryFile[bytes](MOST_HELD) as spool:
-        new = Import(spool)
-        await new.take_in(request, passwords)
-        async with database.transaction() as connection:
-            created = await new.load(connection)
-    return answer(new.sum_up(created))
+    async def import_(self, request: Request) -> Response:
+        """Create the users of all good lines, whatever is wrong with the others; none of them in a 503."""
+        check_media_type(request, [NDJSON])
+        with self._slots.acquire(), SpooledTemporaryFile[bytes](SPOOL_MAX_SIZE) as spool:
+            new = Import(spool)
+            await new.take_in(request, self._passwords)
+            async with self._database.transaction(ImportQueries, Savepoints) as (queries, savepoints):
+                created = await new.load(queries, savepoints)
+        return answer(new.sum_up(created))
 
 
 class Import:
@@ -123,7 +129,7 @@ class Import:
         number = 0
         async for line in read_lines(request, longest):
             number += 1
-            if number % BREATH == 0:
+            if number % YIELD_INTERVAL == 0:
                 await asyncio.sleep(0)
             if not line.strip():
                 continue
@@ -137,14 +143,13 @@ class Import:
             else:
                 self._keep(encode(user) + b"\n")
 
-    async def load(self, connection: Connection) -> int:
-        """How many users were created."""
-        queries = ImportQueries.bind(connection)
+    async def load(self, queries: ImportQueries, savepoints: Savepoints) -> int:
+        """Create what is good; return how many users that were."""
         created = 0
         self._spool.seek(0)
         while lines := self._spool.readlines(BLOCK_BYTES):
             users = await self._find_referred(queries, [decode(line) for line in lines])
-            created += await self._create(connection, queries, users)
+            created += await self._create(queries, savepoints, users)
         return created
 
     def sum_up(self, created: int) -> Imported:
@@ -161,7 +166,7 @@ class Import:
 
     def _refuse(self, line: int, problem: Problem) -> None:
         self._refused_count += 1
-        if self._refused_count <= MOST_ERRORS:
+        if self._refused_count <= MAX_ERRORS:
             errors = problem.errors or (FieldError("#", problem.detail),)
             self._refused.append(RefusedLine(line, errors))
 
@@ -171,24 +176,24 @@ class Import:
         there = {None, *(await queries.lock_referrers(ids=sorted(named)) if named else ())}
         for user in users:
             if user.referred_by not in there:
-                self._refuse(user.line, broken_constraint("users_referred_by_fkey"))
+                self._refuse(user.line, NO_REFERRER.problem())
         return [user for user in users if user.referred_by in there]
 
-    async def _create(self, connection: Connection, queries: ImportQueries, users: list[NewUser]) -> int:
-        """How many were created. What the database refuses, a profile too large say, is found by halves."""
+    async def _create(self, queries: ImportQueries, savepoints: Savepoints, users: list[NewUser]) -> int:
+        """Create users; return how many. What the database refuses is found by halves."""
         try:
-            async with connection.transaction():
+            async with savepoints.begin():
                 return await queries.import_users(new=NewUsers.of(users))
-        except Exception as error:
-            problem = find_problem(error)
+        except DatabaseError as error:
+            problem = find_problem(error, CONSTRAINTS)
             if problem is None or problem.status == 503:
                 raise
         if len(users) == 1:
             self._refuse(users[0].line, problem)
             return 0
         half = len(users) // 2
-        first = await self._create(connection, queries, users[:half])
-        return first + await self._create(connection, queries, users[half:])
+        first = await self._create(queries, savepoints, users[:half])
+        return first + await self._create(queries, savepoints, users[half:])
 
 
 async def read_lines(request: Request, longest: int) -> AsyncIterator[bytes]:
@@ -227,4 +232,12 @@ async def hash_in_turn(passwords: Passwords, password: Password) -> str:
 
 decode = msgspec.json.Decoder(NewUser, dec_hook=parse_hook).decode
 
-ROUTES = [Operation("POST", "/users/import", import_users, "users:write", Imported)]
+
+def build(service: Service) -> Resource:
+    """Return the resource of imports."""
+    importer = Importer(service.database, service.share(Passwords), Slots(service.config))
+    path, answers = "/users/import", {200: Imported}
+    return Resource(
+        operations=[Operation("POST", path, importer.import_, answers, WRITE, body=ImportUser)],
+        queries=[ImportQueries],
+    )

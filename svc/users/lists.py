@@ -11,12 +11,15 @@ from starlette.responses import Response
 from svc.http.answers import answer
 from svc.http.fields import Id
 from svc.http.headers import read_preference
-from svc.http.operations import Operation, ShortCut
-from svc.http.paging import link_next, read_cursor, write_cursor
-from svc.http.parsing import invalid_body, invalid_query, read_body, read_plain_query, read_query
-from svc.postgres.batching import Lane, Limits, ReadLane
+from svc.http.operations import FastRoute, Operation
+from svc.http.paging import end_page, foreign_cursor, link_next, read_position
+from svc.http.parsing import invalid_body, read_body, read_plain_query, read_query
+from svc.http.resource import Resource, Service
+from svc.postgres.batching import ReadBatcher
 from svc.postgres.queries import Queries
+from svc.postgres.queueing import BoundedQueue, Limits, queue_each
 from svc.users.rows import Ids, StoredUser, StoredUserColumns, UserColumns
+from svc.users.scopes import READ
 from svc.users.structs import ListUsers, LookUpUsers, User, UserFields, UserPage, UsersFound
 
 
@@ -41,7 +44,7 @@ class Page(UserColumns, frozen=True):
         return [*map(User, *columns)]
 
 
-class AskedPage(Struct, frozen=True):
+class PageRequest(Struct, frozen=True):
     """A page that is asked for, in these words."""
 
     query: ListUsers
@@ -78,81 +81,91 @@ class UserListQueries(Queries, Protocol, file="user_lists.sql"):
     ) -> Page: ...
 
 
-class EmailLane(ReadLane[str, StoredUser]):
-    """Point reads by email, without profiles."""
+class UserLists:
+    """The handlers of many users. Pages and look-ups have a statement each, a few of them under way."""
 
-    def __init__(self, users: UserListQueries, limits: Limits) -> None:
-        super().__init__(
+    def __init__(self, queries: UserListQueries, limits: Limits) -> None:
+        self._queries = queries
+        self.pages: BoundedQueue[PageRequest, Page] = queue_each(
+            lambda asked: find_page(queries, asked.query), limits
+        )
+        self._look_ups: BoundedQueue[LookUpUsers, UserColumns] = queue_each(
+            lambda asked: find_many(queries, asked), limits
+        )
+        self._by_email = ReadBatcher[str, StoredUser](
             limits,
-            one=lambda email: users.get_user_by_email(email=email, with_profile=False),
-            many=lambda emails: find_users_by_email(users, emails),
+            fetch_one=lambda email: queries.get_user_by_email(email=email, with_profile=False),
+            fetch_many=lambda emails: find_users_by_email(queries, emails),
+            find_key=lambda user: user.email,
         )
 
+    async def list(self, request: Request) -> Response:
+        """Answer a page of users, and the way to the next one."""
+        query = read_query(request, ListUsers)
+        asked = PageRequest(query, request.scope["raw_path"].decode(), request.scope["query_string"])
+        if query.email:
+            page = await self._find_by_email(query, query.email)
+        else:
+            page = await self.pages.get(asked)
+        counted = None
+        if preferred := read_preference(request):
+            counted = preferred, await count_users(self._queries, query, preferred)
+        return answer_page(asked, page, counted)
 
-class PageLane(Lane[AskedPage, Page]):
-    """Pages, each a statement of its own, a few at a time."""
+    async def _find_by_email(self, query: ListUsers, email: str) -> Page | None:
+        """Return at most one user, if the other filters let it through; no cursor leads there or on."""
+        if query.cursor is not None:
+            raise foreign_cursor()
+        if query.wants_profile:
+            user = await self._queries.get_user_by_email(email=email, with_profile=True)
+        else:
+            user = await self._by_email.get(email)
+        if user is None or not passes(query, user):
+            return None
+        profiles = None if user.profile is None else [user.profile]
+        return Page(
+            [user.id], [user.email], [user.display_name], [user.is_active], [user.created_at], profiles
+        )
 
-    def __init__(self, users: UserListQueries, limits: Limits) -> None:
-        super().__init__(limits.of_single(), lambda asked: find_page(users, asked.query))
-
-
-class LookUpLane(Lane[LookUpUsers, UserColumns]):
-    """Look-ups, the same."""
-
-    def __init__(self, users: UserListQueries, limits: Limits) -> None:
-        super().__init__(limits.of_single(), lambda asked: find_many(users, asked))
-
-
-async def list_users(
-    request: Request, users: UserListQueries, by_email: EmailLane, pages: PageLane
-) -> Response:
-    """A page of users, and the way to the next one."""
-    query = read_query(request, ListUsers)
-    asked = AskedPage(query, request.scope["raw_path"].decode(), request.scope["query_string"])
-    page: Page | None
-    if query.email:
-        page = await find_by_email(users, by_email, query, query.email)
-    else:
-        page = await pages.get(asked)
-    counted = None
-    if preferred := read_preference(request):
-        counted = preferred, await count_users(users, query, preferred)
-    return answer_page(asked, page, counted)
+    async def look_up(self, request: Request) -> Response:
+        """Answer many users by their ids or emails, in the order asked; null where there is none."""
+        asked = await read_body(request, LookUpUsers)
+        if (asked.ids is UNSET) == (asked.emails is UNSET):
+            raise invalid_body([((), "Expected ids or emails, one of the two")])
+        found = await self._look_ups.get(asked)
+        users = found.users() if found else []
+        if asked.ids is not UNSET:
+            by_id = {user.id: user for user in users}
+            return answer(UsersFound([*map(by_id.get, asked.ids)]))
+        by_email = {user.email: user for user in users}
+        return answer(UsersFound([by_email.get(email) for email in asked.emails or ()]))
 
 
-def cut_to_page(pages: PageLane) -> ShortCut[AskedPage, Page]:
-    """The short cut of `GET /users?…`."""
-    return ShortCut(read_page, pages.ask, answer_page)
-
-
-def read_page(query_string: bytes) -> AskedPage | None:
-    """What a plain query asks for; None for one that the handler must look at, as for an email."""
+def read_page(query_string: bytes) -> PageRequest | None:
+    """Return what a plain query asks for; None for one that the handler must look at, as for an email."""
     query = read_plain_query(query_string, ListUsers)
-    return AskedPage(query, "/users", query_string) if query and not query.email else None
+    return PageRequest(query, "/users", query_string) if query and not query.email else None
 
 
-def answer_page(asked: AskedPage, page: Page | None, counted: tuple[str, int] | None = None) -> Response:
-    """A page, the way to the next one, and how many there are on all of them: how counted, the number."""
+def answer_page(asked: PageRequest, page: Page | None, counted: tuple[str, int] | None = None) -> Response:
+    """Return a page, the way to the next one, and how many there are on all: how counted, the number."""
     query, users = asked.query, page.users() if page else []
-    cursor, lines = None, b""
-    if len(users) > query.limit:
-        del users[query.limit :]
-        cursor = write_cursor(describe_list(query), find_position(query, users[-1]))
-        lines = f"link: {link_next(asked.path, asked.query_string, cursor)}\r\n".encode("latin-1")
+    cursor = end_page(users, query.limit, describe_list(query), lambda last: find_position(query, last))
+    lines = link_next(asked.path, asked.query_string, cursor)
     if counted:
         lines += f"preference-applied: count={counted[0]}\r\ncontent-range: */{counted[1]}\r\n".encode()
     shown = choose_fields(users, query.fields) if query.fields else users
     return answer(UserPage(shown, cursor, counted[1] if counted else None), lines=lines)
 
 
-async def find_users_by_email(users: UserListQueries, emails: list[str]) -> dict[str, StoredUser]:
-    """Several users by their emails."""
+async def find_users_by_email(users: UserListQueries, emails: list[str]) -> list[StoredUser]:
+    """Return several users by their emails, in no order."""
     columns = await users.get_users_by_email(emails=emails)
-    return dict(zip(columns.emails, columns.stored_users(), strict=True))
+    return columns.stored_users()
 
 
 async def find_page(users: UserListQueries, query: ListUsers) -> Page:
-    """The page's users, and one more where there is a next page."""
+    """Return the page's users, and one more where there is a next page."""
     orders = {
         "id": users.list_users_by_id,
         "-id": users.list_users_by_id_desc,
@@ -162,25 +175,22 @@ async def find_page(users: UserListQueries, query: ListUsers) -> Page:
         "-created_at": users.list_users_by_created_at_desc,
     }
     return await orders[query.sort](
-        filter=query, after=read_position(query), limit=query.limit + 1, with_profile=query.wants_profile
+        filter=query,
+        after=read_position(query.cursor, describe_list(query), Position),
+        limit=query.limit + 1,
+        with_profile=query.wants_profile,
     )
 
 
-async def find_by_email(users: UserListQueries, by_email: EmailLane, query: ListUsers, email: str) -> Page:
-    """At most one user, if the other filters let it through. There is no next page, and so no cursor."""
-    read_position(query)
-    if query.wants_profile:
-        user = await users.get_user_by_email(email=email, with_profile=True)
-    else:
-        user = await by_email.get(email)
-    if user is None or not passes(query, user):
-        return Page([], [], [], [], [], None)
-    profiles = None if user.profile is None else [user.profile]
-    return Page([user.id], [user.email], [user.display_name], [user.is_active], [user.created_at], profiles)
+async def find_many(users: UserListQueries, asked: LookUpUsers) -> UserColumns:
+    """Return those of the users of a look-up that there are."""
+    if asked.ids is not UNSET:
+        return await users.look_up_users_by_id(ids=Ids.of(asked.ids))
+    return await users.look_up_users_by_email(emails=list[str](asked.emails or ()))
 
 
 def passes(query: ListUsers, user: StoredUser) -> bool:
-    """Whether the filters of a list, but for the email, let a user through."""
+    """Return whether the filters of a list, but for the email, let a user through."""
     if query.is_active not in (None, user.is_active):
         return False
     if query.created_from is None and query.created_to is None:
@@ -192,12 +202,12 @@ def passes(query: ListUsers, user: StoredUser) -> bool:
 
 
 def choose_fields(users: list[User], fields: UserFields) -> list[dict[str, object]]:
-    """The chosen fields of each user of a page."""
+    """Return the chosen fields of each user of a page."""
     return [{field: getattr(user, field) for field in fields} for user in users]
 
 
 async def count_users(users: UserListQueries, query: ListUsers, preferred: str) -> int:
-    """How many users the filters let through, on all pages together."""
+    """Return how many users the filters let through, on all pages together."""
     if preferred == "exact":
         return await users.count_users(filter=query)
     plan = msgspec.json.decode(await users.estimate_users(filter=query), type=list[Explained])
@@ -217,12 +227,12 @@ class Explained(Struct, rename={"plan": "Plan"}):
 
 
 def describe_list(query: ListUsers) -> object:
-    """What a cursor is tied to."""
+    """Return what a cursor is tied to."""
     return query.sort, query.is_active, query.created_from, query.created_to
 
 
 def find_position(query: ListUsers, last: User) -> Position:
-    """Where a page ended: at this user."""
+    """Return where a page ended: at this user."""
     by_email = query.sort.endswith("email")
     return Position(
         id=None if by_email else last.id,
@@ -231,38 +241,15 @@ def find_position(query: ListUsers, last: User) -> Position:
     )
 
 
-def read_position(query: ListUsers) -> Position:
-    """Where the page before ended. Raises Problem 422 for a cursor that is not of this list."""
-    if query.cursor is None:
-        return Position()
-    position = None if query.email else read_cursor(query.cursor, describe_list(query), Position)
-    if position is None:
-        raise invalid_query({"cursor": "Not a cursor of this list: sort and filters must stay the same"})
-    return position
-
-
-async def look_up_users(request: Request, look_ups: LookUpLane) -> Response:
-    """Many users by their ids or emails, in the order asked; null where there is none."""
-    asked = await read_body(request, LookUpUsers)
-    if (asked.ids is UNSET) == (asked.emails is UNSET):
-        raise invalid_body([((), "Expected ids or emails, one of the two")])
-    found = await look_ups.get(asked)
-    users = found.users() if found else []
-    if asked.ids is not UNSET:
-        by_id = {user.id: user for user in users}
-        return answer(UsersFound([*map(by_id.get, asked.ids)]))
-    by_email = {user.email: user for user in users}
-    return answer(UsersFound([by_email.get(email) for email in asked.emails or ()]))
-
-
-async def find_many(users: UserListQueries, asked: LookUpUsers) -> UserColumns:
-    """Those of the users of a look-up that there are."""
-    if asked.ids is not UNSET:
-        return await users.look_up_users_by_id(ids=Ids.of(asked.ids))
-    return await users.look_up_users_by_email(emails=list[str](asked.emails or ()))
-
-
-ROUTES = [
-    Operation("GET", "/users", list_users, "users:read", UserPage, short_cut=cut_to_page),
-    Operation("POST", "/users/lookup", look_up_users, "users:read", User),
-]
+def build(service: Service) -> Resource:
+    """Return the resource of many users."""
+    users = UserLists(service.bind(UserListQueries), service.limits)
+    fast = FastRoute(read_page, users.pages.submit, answer_page)
+    look_up = "/users/lookup"
+    return Resource(
+        operations=[
+            Operation("GET", "/users", users.list, {200: UserPage}, READ, query=ListUsers, fast=fast),
+            Operation("POST", look_up, users.look_up, {200: UsersFound}, READ, body=LookUpUsers),
+        ],
+        queries=[UserListQueries],
+    )

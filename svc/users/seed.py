@@ -1,6 +1,11 @@
 """`svc seed`: users that are made up inside PostgreSQL, the same ones for the same two numbers."""
 
+import argparse
+import asyncio
+import re
 import sys
+import time
+from collections.abc import Sequence
 from hashlib import sha256
 from typing import Protocol
 
@@ -8,6 +13,7 @@ import msgspec
 from argon2.low_level import Type, hash_secret
 
 from svc.config import Config
+from svc.http.resource import Command, CommandError, Resource, Service, read_positive
 from svc.postgres.migrations import MigrationQueries, list_migrations
 from svc.postgres.pool import Database
 from svc.postgres.queries import Queries
@@ -30,10 +36,6 @@ LOCK_MILLISECONDS = 10_000
 BAR = 40
 
 
-class SeedError(Exception):
-    """The database cannot be filled; the message says why. Nothing was changed."""
-
-
 class SeedQueries(Queries, Protocol, file="seed.sql"):
     """queries/seed.sql"""
 
@@ -50,17 +52,16 @@ async def seed(config: Config, count: int, number: int) -> None:
     """Fills the empty table with `count` users, at most LARGEST: all, or on any interruption none.
 
     The same `count` and `number` give the same rows in every column; with another `count`, users are the same
-    but for when they came. Raises SeedError, and the database's errors.
+    but for when they came. Raises CommandError, and the database's errors.
     """
     database = Database(msgspec.structs.replace(config, query_timeout=QUERY_SECONDS, pool_size=1))
     try:
-        async with database.transaction() as transaction:
-            await check_schema(MigrationQueries.bind(transaction))
-            queries = SeedQueries.bind(transaction)
+        async with database.transaction(SeedQueries, MigrationQueries) as (queries, migrations):
+            await check_schema(migrations)
             await queries.set_settings(lock_milliseconds=LOCK_MILLISECONDS)
             await queries.lock_users()
             if await queries.has_users():
-                raise SeedError("There are users already: only an empty table can be seeded")
+                raise CommandError("There are users already: only an empty table can be seeded")
             await queries.renew_users()
             await make_users(queries, count, number)
             await queries.set_last_id(id=count)
@@ -70,11 +71,11 @@ async def seed(config: Config, count: int, number: int) -> None:
 
 
 async def check_schema(queries: MigrationQueries) -> None:
-    """Raises SeedError where the schema is not this release's."""
+    """Raises CommandError where the schema is not this release's."""
     migrations = await list_migrations(queries)
     if behind := [each for each in migrations if each.state in ("pending", "edited")]:
         listed = ", ".join(f"{each.id} is {each.state}" for each in behind)
-        raise SeedError(f"The schema is behind: {listed}; run `svc migrate` first")
+        raise CommandError(f"The schema is behind: {listed}; run `svc migrate` first")
 
 
 async def make_users(queries: SeedQueries, count: int, number: int) -> None:
@@ -115,3 +116,32 @@ def show_progress(before: int, done: int, total: int) -> None:
         print(f"\r[{'#' * (BAR * done // total):<{BAR}}] {text}", end="", file=sys.stderr, flush=True)
     elif done * 10 // total > before * 10 // total:
         print(text, file=sys.stderr, flush=True)
+
+
+def configure_seed(parser: argparse.ArgumentParser, resources: Sequence[Resource]) -> None:
+    """Add how many, and which."""
+    parser.add_argument("count", type=read_user_count, metavar="N", help="how many")
+    parser.add_argument("--seed", type=read_positive, default=1, help="another number makes other users")
+    parser.set_defaults(run=run_seed)
+
+
+def read_user_count(text: str) -> int:
+    """Return as many users as can be made up."""
+    if re.fullmatch(r"[1-9][0-9]{0,9}", text) and int(text) <= LARGEST:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"expected a number from 1 to {LARGEST}")
+
+
+def run_seed(config: Config, options: argparse.Namespace) -> int:
+    """Run `svc seed`."""
+    started = time.monotonic()
+    asyncio.run(seed(config, options.count, options.seed))
+    print(f"{options.count:,} users in {time.monotonic() - started:.1f} s")
+    print(f"Users 1, 1001, 2001 and so on have the password: {PASSWORD}")
+    return 0
+
+
+def build(service: Service) -> Resource:
+    """Return the command that fills the empty table."""
+    command = Command("seed", "fill the empty table of users with made-up ones", configure_seed)
+    return Resource(offline_queries=[SeedQueries], commands=[command])

@@ -14,7 +14,7 @@ import argon2
 import httpx
 import pytest
 
-from svc.accounts.keys import KEPT, make_token
+from svc.accounts.keys import KEY_CACHE_TTL, make_token
 from svc.accounts.passwords import Password, Passwords
 from svc.config import Config
 from svc.http.problems import Problem
@@ -104,18 +104,18 @@ def test_the_scheme_may_be_written_in_any_case(service: Service, users: list[Use
 def test_a_revoked_key_is_refused_once_the_look_at_it_is_too_old(
     service: Service, client: httpx.Client, users: list[User], sql: Sql, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert 0 < KEPT <= 5
+    assert 0 < KEY_CACHE_TTL <= 5
     now = 1000.0
     monkeypatch.setattr("svc.accounts.keys.time", SimpleNamespace(monotonic=lambda: now))
     with service.client(make_key(service.config, name="other")) as other:
         other.get("/users").raise_for_status()
         sql("update api_keys set revoked_at = now() where name = 'other'")
         for _ in range(2):
-            now += KEPT * 0.24
+            now += KEY_CACHE_TTL * 0.24
             assert other.get("/users").json()["users"] == users  # use alone does not renew it
-        now += KEPT * 0.6
+        now += KEY_CACHE_TTL * 0.6
         assert 'error="invalid_token"' in assert_challenged(other, {})
-        now -= KEPT
+        now -= KEY_CACHE_TTL
         assert_challenged(other, {})  # it was forgotten, too
     assert client.get("/users").json()["users"] == users
 
@@ -123,7 +123,7 @@ def test_a_revoked_key_is_refused_once_the_look_at_it_is_too_old(
 def test_a_key_ends_when_it_expires(
     service: Service, users: list[User], sql: Sql, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("svc.accounts.keys.KEPT", 0.0)
+    monkeypatch.setattr("svc.accounts.keys.KEY_CACHE_TTL", 0.0)
     with service.client(make_key(service.config, name="short")) as short:
         for expiry, status in (("+ interval '1 hour'", 200), ("- interval '1 second'", 401)):
             short.get("/users").raise_for_status()

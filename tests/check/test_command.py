@@ -139,9 +139,9 @@ def roll_out(checkout: Path, over: str) -> Ran:
     proven.write_text(re.sub(r'(?<=[".])scopes"', 'rights"', proven.read_text()))
     edit(proven, '"idempotency_keys": [', '"idempotency_keys": ["made_by", ')
     release(checkout, "second")
-    add = "alter table users add note text, add constraint users_note_check check (note <> '');"
-    add += "create index users_note_idx on users (note); create table notes (id bigint primary key);"
-    drop = "drop table notes; alter table users drop constraint users_note_check, drop note;"
+    add = "alter table users add note text; create index users_note_idx on users (note);"
+    add += "create table remarks (id bigint primary key);"
+    drop = "drop table remarks; alter table users drop note;"
     add_migration(checkout, "0903_add", add, drop)
     return check(checkout, "--json", "--against", over)
 

@@ -7,13 +7,12 @@ from typing import Any
 
 import httpx
 
-from svc.app import QUERIES
 from svc.config import Config, DatabaseUrl
 from svc.postgres.catalog import CatalogQueries, find_drift, read_proven
 from svc.postgres.connection import Connection, connect
 from svc.postgres.queries import Row
 from svc.postgres.statements import Query
-from tests.support import problem
+from tests.support import QUERIES, problem
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from svc.check.command import QUERIES
 from svc.check.findings import Finding
 from svc.check.source import DRIVER, PACKAGE, check_module, check_source, find_stars
+from svc.http.resource import collect_queries
 from svc.postgres.statements import Query, read_queries
+from tests.support import RESOURCES
+
+QUERIES = collect_queries(RESOURCES, offline=True)
 
 
 def find_in(text: str, file: str = "extra.py") -> list[Finding]:

@@ -11,9 +11,11 @@ from typing import Any, get_args, get_type_hints
 
 from msgspec import Raw
 
-from svc.check.command import QUERIES
+from svc.http.resource import collect_queries
 from svc.postgres.queries import Signature, is_struct, read_signature
-from tests.support import CHECKOUT
+from tests.support import CHECKOUT, RESOURCES
+
+QUERIES = collect_queries(RESOURCES, offline=True)
 
 MISTAKES = CHECKOUT / "tests/check/typing/mistakes.py"
 

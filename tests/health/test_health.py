@@ -11,6 +11,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from svc.config import Config, DatabaseUrl
+from svc.postgres.errors import QueryTimeoutError
 from svc.postgres.migrations import migrate, read_files
 from svc.postgres.pool import Database
 from svc.users.handlers import UserQueries
@@ -27,7 +28,7 @@ from tests.postgres.test_pool import (
     sleep,
     transact,
 )
-from tests.support import Service, at, problem, with_settings
+from tests.support import Raw, Service, at, problem, with_settings
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 
@@ -222,7 +223,7 @@ async def test_a_write_after_a_transaction_that_began_too_late_is_kept(config: C
     async with gate as url, opened(config, database_url=url, pool_size=1, query_timeout=0.3) as database:
         await ask(database, "select 1")
         gate.freeze()
-        with pytest.raises(TimeoutError):
+        with pytest.raises(QueryTimeoutError):
             await transact(database, 0)
         gate.thaw()
         number = await insert(database)
@@ -285,7 +286,7 @@ async def test_a_connection_that_was_being_opened_expires_with_the_others(config
 
 async def fail_outside_the_database(database: Database) -> None:
     """A transaction in which something else fails."""
-    async with database.transaction():
+    async with database.transaction(Raw):
         raise FileNotFoundError
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-from svc.app import WIDTH
 from svc.config import Config
+from svc.postgres.queueing import CONCURRENCY
 from tests.postgres.test_batching import EVERYTHING, FILL, holding
 from tests.support import Service, make_key, with_settings
 from tests.users.test_freshness import NAME, Wire, wired
@@ -61,7 +61,7 @@ def test_too_many_are_refused_at_once_and_the_others_served(config: Config, sql:
                 assert b"\r\nretry-after: 1\r\n" in data.lower()
                 assert b"urn:bareline:problem:overload" in data
         patient = {number: wire for number, wire in enumerate(wires, 1) if wire not in refused}
-        assert 8 <= len(patient) <= 8 + 8 * WIDTH  # those of one turn leave together
+        assert 8 <= len(patient) <= 8 + 8 * CONCURRENCY  # those of one turn leave together
         assert names([*patient.values()]) == [b"%d" % number for number in patient]
 
 

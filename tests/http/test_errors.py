@@ -13,24 +13,23 @@ import argon2
 import asyncpg
 import httpx
 import pytest
+from msgspec.structs import astuple
 
 from svc.config import Config, DatabaseUrl
-from svc.http.problems import CONSTRAINTS, SQLSTATES, Problem, find_problem
+from svc.http.problems import STATUSES, Problem
 from svc.postgres.connection import connect
-from svc.postgres.pool import REPROVE_SECONDS
-from tests.support import Service, make_key, pointers, problem, with_settings
+from svc.postgres.errors import SQLSTATES
+from svc.postgres.pool import REPROVE_INTERVAL
+from tests.support import CONSTRAINTS, Service, make_key, pointers, problem, problem_of, with_settings
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 User = dict[str, Any]
 
-UNBREAKABLE = {
-    "users_pkey": "the database makes the id",
-    "users_profile_is_object": "JsonObject takes objects alone, and a merge of two objects is an object",
-    "api_keys_pkey": "the database makes the id",
-    "api_keys_key_hash_key": "the hash of 256 random bits that no request chooses",
-    "migration_checksums_pkey": "written by migrations alone",
-}
-"""Constraints that no request can break, and why: one that is broken is our bug, a 500."""
+IDENTITIES = {"users_pkey", "api_keys_pkey"}
+"""Keys of ids that the database alone makes."""
+
+OF_STATE = {state: STATUSES[kind][0] for state, (kind, _) in SQLSTATES.items()}
+"""SQLSTATE or its class → status."""
 
 
 UNIQUE_AND_SUCH = """
@@ -45,8 +44,8 @@ where indisunique and relnamespace = 'public'::regnamespace
 def test_every_constraint_that_a_request_can_break_has_its_answer(sql: Sql) -> None:
     ours = {name for name, table in sql(UNIQUE_AND_SUCH) if "yoyo" not in table}
     assert {"users_email_key", "users_referred_by_fkey", "users_profile_is_object"} <= ours
-    assert ours == CONSTRAINTS.keys() | UNBREAKABLE.keys()
-    assert not CONSTRAINTS.keys() & UNBREAKABLE.keys()
+    assert ours == CONSTRAINTS.keys() | IDENTITIES
+    assert not CONSTRAINTS.keys() & IDENTITIES
 
 
 def test_a_broken_constraint_is_answered_as_the_table_says(client: httpx.Client, users: list[User]) -> None:
@@ -57,7 +56,7 @@ def test_a_broken_constraint_is_answered_as_the_table_says(client: httpx.Client,
         ("users_referred_by_fkey", "POST", {"referred_by": 2**63 - 1}),
         ("users_profile_is_small", "PATCH", {"profile": {"x": [1] * 100_000}}),
     ):
-        status, code, pointer, detail = CONSTRAINTS[constraint]
+        status, code, pointer, detail = astuple(CONSTRAINTS[constraint])
         new = {"email": "dee@example.com", "password": "correct horse", **change}
         path, body = ("/users", new) if method == "POST" else (f"/users/{users[1]['id']}", change)
         document = problem(client.request(method, path, json=body), status)
@@ -147,7 +146,7 @@ def test_a_schema_that_is_mended_after_the_start_is_used_without_a_probe(config:
     with Service(config) as service, service.client(token) as client:
         problem(client.get("/users"), 503)
         sql(mend)
-        time.sleep(REPROVE_SECONDS * 1.5)
+        time.sleep(REPROVE_INTERVAL * 1.5)
         for name in ("ada", "bob"):
             body = {"email": f"{name}@example.com", "password": "correct horse"}
             assert client.post("/users", json=body).status_code == 201
@@ -196,15 +195,15 @@ OF_DRIVER += (asyncpg.ConnectionDoesNotExistError, TimeoutError, ConnectionReset
     ("error", "status"),
     [
         *((of_server(state), status) for state, status in RAISED.items() if status != 500),
-        *((of_server("23505", name), status) for name, (status, *_) in CONSTRAINTS.items()),
-        *((of_server(state), status) for state, (status, *_) in SQLSTATES.items() if len(state) == 5),
-        *((of_server(f"{state}000"), status) for state, (status, *_) in SQLSTATES.items() if len(state) == 2),
+        *((of_server("23505", name), found.status) for name, found in CONSTRAINTS.items() if found),
+        *((of_server(state), status) for state, status in OF_STATE.items() if len(state) == 5),
+        *((of_server(f"{state}000"), status) for state, status in OF_STATE.items() if len(state) == 2),
         *((error("secret"), 503) for error in OF_DRIVER),
     ],
     ids=repr,
 )
 def test_an_error_of_the_database_becomes_a_problem(error: Exception, status: int) -> None:
-    found = find_problem(error)
+    found = problem_of(error)
     assert isinstance(found, Problem)
     assert found.status == status
     assert (status == 503) == ("Retry-After" in found.headers)
@@ -221,7 +220,7 @@ def test_an_error_of_the_database_becomes_a_problem(error: Exception, status: in
     ids=repr,
 )
 def test_an_error_that_is_ours_becomes_no_problem(error: Exception) -> None:
-    assert find_problem(error) is None
+    assert problem_of(error) is None
 
 
 UNSTORABLE = [("bigint", 2**63), ("integer", 2**40), ("text", "\ud800"), ("text", "\x00"), ("jsonb", "\x00")]
@@ -240,7 +239,7 @@ def test_a_value_that_cannot_be_stored_is_a_422(config: Config) -> None:
         await connection.close()
         return errors
 
-    found = [(error, find_problem(error)) for error in asyncio.run(send())]
+    found = [(error, problem_of(error)) for error in asyncio.run(send())]
     assert [repr(error) for error, found in found if found is None or found.status != 422] == []
 
 

@@ -147,15 +147,25 @@ create trigger say_all before insert or update on users for each row execute fun
 
 
 @pytest.mark.parametrize(
-    ("sabotage", "status", "level"),
+    ("sabotage", "status", "level", "detail"),
     [
-        (SAY_ALL, 500, "error"),
-        ("alter table users add constraint odd check (email not like 'dee%')", 500, "error"),
-        ("alter table users drop column profile", 503, "warning"),
+        (SAY_ALL, 500, "error", None),
+        (
+            "alter table users add constraint odd check (email not like 'dee%')",
+            500,
+            "error",
+            'new row for relation "users" violates check constraint "odd"',
+        ),
+        (
+            "alter table users drop column profile",
+            503,
+            "warning",
+            'column "profile" of relation "users" does not exist',
+        ),
     ],
 )
-def test_an_error_is_logged_with_where_it_came_from_and_without_what_it_says(
-    serve: Serve, sql: Sql, sabotage: str, status: int, level: str
+def test_an_error_is_logged_with_where_it_came_from_and_without_values(
+    serve: Serve, sql: Sql, sabotage: str, status: int, level: str, detail: str | None
 ) -> None:
     with serve(log_requests=True) as (client, log):
         sql(sabotage)
@@ -166,17 +176,18 @@ def test_an_error_is_logged_with_where_it_came_from_and_without_what_it_says(
     assert error["level"] == level
     assert error["request_id"] == failed["request_id"]
     assert re.fullmatch("[0-9A-Z]{5}", error["sqlstate"])
+    assert error["detail"] == detail
     assert any("users/handlers.py" in frame for frame in error["frames"])
     assert log.requests[2]["request_id"] == failed["request_id"]
     assert log.requests[2]["status"] == status
     log.assert_no_secrets("Failing row")
 
 
-def test_an_error_of_our_own_is_logged_without_what_it_says(
+def test_an_error_of_our_own_is_logged_with_what_it_says(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(hasher: argon2.PasswordHasher, password: str) -> str:
-        raise argon2.exceptions.HashingError(f"cannot hash {password}")
+        raise argon2.exceptions.HashingError("out of memory")
 
     with serve() as (client, log):
         monkeypatch.setattr(argon2.PasswordHasher, "hash", fail)
@@ -184,4 +195,21 @@ def test_an_error_of_our_own_is_logged_without_what_it_says(
         client.get("/users").raise_for_status()
     (line,) = log.lines
     assert (line["error"], line["request_id"]) == ("HashingError", failed["request_id"])
-    log.assert_no_secrets("cannot hash")
+    assert line["detail"] == "out of memory"
+    log.assert_no_secrets()
+
+
+def test_values_are_logged_only_where_that_is_asked_for(serve: Serve, sql: Sql) -> None:
+    with serve(log_errors="full") as (client, log):
+        sql(SAY_ALL)
+        problem(client.patch("/users/2", json={"display_name": "Eve"}), 500)
+    (line,) = log.lines
+    assert OTHER in line["detail"]
+    assert '"display_name":"Eve"' in line["detail"]
+
+
+def test_what_a_client_did_wrong_is_no_line_of_the_log(serve: Serve) -> None:
+    with serve() as (client, log):
+        assert client.post("/users", json={**NEW, "email": OTHER}).status_code == 409
+        assert client.post("/users", json={**NEW, "referred_by": 2**62}).status_code == 422
+    assert log.lines == []

@@ -11,11 +11,11 @@ import uvicorn
 from starlette.requests import Request
 from starlette.responses import Response
 
-import svc.app
 from svc.config import Config, DatabaseUrl, load
 from svc.http.fast_path import HotProtocol, ShortCuts
 from svc.http.operations import Operation
 from svc.http.protocol import NEEDED, ReceiveLimits, find_misfit
+from svc.http.resource import Resource
 from svc.http.server import find_protocol
 from tests.support import Service, with_settings
 from tests.support.raw import (
@@ -270,7 +270,7 @@ async def stream(scope: Any, receive: Any, send: Any) -> None:
 def test_a_slow_reader_holds_a_streaming_handler_back(
     monkeypatch: pytest.MonkeyPatch, config: Config
 ) -> None:
-    monkeypatch.setattr("svc.http.server.create_app", lambda _: stream)
+    monkeypatch.setattr("tests.support.make_app", lambda *_: stream)
     with serve(config) as service, Wire(service) as wire:
         wire.send(get("/"))
         wire.read()
@@ -307,10 +307,9 @@ async def split_a_response(request: Request) -> Response:
     return Response(b"fine", headers={"X-Said": request.query_params["said"]})
 
 
-def test_a_header_of_two_lines_never_goes_out(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
-    split = Operation("GET", "/split", split_a_response)
-    monkeypatch.setattr(svc.app, "OPERATIONS", [*svc.app.OPERATIONS, split])
-    with serve(ground.config) as service, Wire(service) as wire:
+def test_a_header_of_two_lines_never_goes_out(ground: Ground) -> None:
+    split = Resource(operations=[Operation("GET", "/split", split_a_response, {200: None})])
+    with serve(ground.config, lambda _: split) as service, Wire(service) as wire:
         assert b"\r\nx-said: a b\r\n" in wire.ask(get("/split?said=a%20b"))
         for end in ("%0D%0A", "%0A", "%0D"):
             answer = wire.ask(get(f"/split?said=a{end}Set-Cookie:b"))

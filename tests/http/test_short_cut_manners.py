@@ -19,13 +19,16 @@ from msgspec import Struct
 from starlette.requests import Request
 from starlette.responses import Response
 
-import svc.app
+from svc.accounts.passwords import Passwords
 from svc.config import DatabaseUrl
 from svc.http.answers import answer
 from svc.http.fast_path import ShortCuts
-from svc.http.operations import Operation, ShortCut
+from svc.http.middleware import ErrorHandler
+from svc.http.operations import FastRoute, Operation
 from svc.http.parsing import parse_id
-from svc.users.handlers import UserLane
+from svc.http.resource import Resource
+from svc.http.resource import Service as Parts
+from svc.users.handlers import UserQueries, Users
 from svc.users.rows import StoredUser
 from tests.support import Service, make_key, with_settings
 from tests.support.raw import LAST, Ground, Taken, Wire, get, make_ground, serve, status_of, statuses
@@ -259,10 +262,11 @@ def test_what_is_known_of_heads_is_bounded(ground: Ground) -> None:
     read = Operation(
         "GET",
         "/things/{id}",
-        get_thing,
-        short_cut=lambda: ShortCut(parse_id, lambda *_: None, lambda *_: answer(0)),
+        split,
+        {200: None},
+        fast=FastRoute(parse_id, lambda *_: None, lambda *_: answer(0)),
     )
-    cuts = ShortCuts([read], lambda *_: True, log_requests=False)
+    cuts = ShortCuts([read], None, ErrorHandler({}, log_values=False), log_requests=False)
     for number in range(3000):
         for lines in ([f"X: {number}"], [f"X: {number}", "X-Request-Id: a"], [f"X: {number}", "A" * 2048]):
             assert (cuts.match(get("/things/1", *lines)) is None) == ("A" * 2048 in lines)
@@ -275,9 +279,9 @@ class Thing(Struct, frozen=True):
     thing: int
 
 
-async def get_thing(request: Request, by_id: UserLane) -> Response:
-    """The long way."""
-    return answer_thing(await by_id.get(int(request.path_params["id"])))
+async def split(request: Request) -> Response:
+    """Never called."""
+    raise NotImplementedError
 
 
 def answer_thing(row: StoredUser | None) -> Response:
@@ -285,18 +289,20 @@ def answer_thing(row: StoredUser | None) -> Response:
     return answer(Thing(row.id if row else 0))
 
 
-def cut_to_thing(by_id: UserLane) -> ShortCut[int, StoredUser]:
-    """The short cut."""
-    return ShortCut(parse_id, by_id.ask, lambda _, row: answer_thing(row))
+def build_things(parts: Parts) -> Resource:
+    """A cold and a hot operation."""
+    users = Users(parts.bind(UserQueries), parts.share(Passwords), parts.limits)
+
+    async def get_thing(request: Request) -> Response:
+        return answer_thing(await users.by_id.get(int(request.path_params["id"])))
+
+    fast = FastRoute(parse_id, users.by_id.submit, lambda _, row: answer_thing(row))
+    cold = Operation("GET", "/a/cold/things/{id}", get_thing, {200: Thing})
+    return Resource(operations=[cold, Operation("GET", "/a/things/{id}", get_thing, {200: Thing}, fast=fast)])
 
 
-def test_one_line_makes_another_resource_hot(
-    ground: Ground, taken: Taken, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cold = Operation("GET", "/a/cold/things/{id}", get_thing, returns=Thing)
-    hot = Operation("GET", "/a/things/{id}", get_thing, returns=Thing, short_cut=cut_to_thing)
-    monkeypatch.setattr(svc.app, "OPERATIONS", [*svc.app.OPERATIONS, cold, hot])
-    with serve(ground.config) as service, Wire(service) as wire:
+def test_one_word_makes_another_resource_hot(ground: Ground, taken: Taken) -> None:
+    with serve(ground.config, build_things) as service, Wire(service) as wire:
         for path, count in (("/a/cold/things", 0), ("/a/things", 1)):
             assert wire.ask(get(f"{path}/7")).endswith(b'\r\n\r\n{"thing":7}')
             assert taken.count == count

@@ -11,13 +11,14 @@ import psycopg
 import pytest
 from msgspec import Struct
 
-from svc.app import MOST, WIDTH, find_limits
+from svc.accounts.passwords import Passwords
 from svc.config import Config
 from svc.postgres.pool import Database
 from svc.postgres.queries import Row
+from svc.postgres.queueing import CONCURRENCY, MAX_BATCH_SIZE, Limits
 from svc.postgres.statements import Query
-from svc.users.handlers import ChangeLane, UserChange, UserLane, UserQueries
-from svc.users.lists import EmailLane, UserListQueries
+from svc.users.handlers import UserChange, UserQueries, Users
+from svc.users.lists import UserListQueries, UserLists
 from svc.users.rows import Ids, StoredUser
 from svc.users.structs import UpdateUser
 from tests.postgres.test_pool import on_a_loop, opened, refuse, until
@@ -66,9 +67,9 @@ class Lanes(Struct):
 
     sent: list[tuple[str, int]]
     users: UserQueries
-    by_id: UserLane
-    by_email: EmailLane
-    changes: ChangeLane
+    by_id: Any
+    by_email: Any
+    changes: Any
 
     async def get(self, number: int) -> StoredUser | None:
         return await self.by_id.get(number)
@@ -94,10 +95,10 @@ Ask = Callable[..., Awaitable[StoredUser | None]]
 async def lanes(config: Config, **settings: Any) -> AsyncGenerator[Lanes]:
     """The lanes as the app makes them."""
     async with opened(config, **settings) as database:
-        noting, limits = Noting(database), find_limits(database.config)
+        noting, limits = Noting(database), Limits.of(database.config)
         users, lists = UserQueries.bind(noting), UserListQueries.bind(noting)
-        made = UserLane(users, limits), EmailLane(lists, limits), ChangeLane(users, limits)
-        yield Lanes(noting.sent, users, *made)
+        single, many = Users(users, Passwords(config), limits), UserLists(lists, limits)
+        yield Lanes(noting.sent, users, single.by_id, many._by_email, single._changes)
 
 
 @contextmanager
@@ -112,7 +113,7 @@ def holding(config: Config, statement: str) -> "Iterator[psycopg.Connection]":
 async def fill_lane(lanes: Lanes, ask: Ask = Lanes.get) -> "list[asyncio.Task[StoredUser | None]]":
     """As many single ones as may be under way at once, each in a turn of its own."""
     tasks = []
-    for number in range(1, WIDTH + 1):
+    for number in range(1, CONCURRENCY + 1):
         tasks.append(asyncio.ensure_future(ask(lanes, number)))
         await asyncio.sleep(0.01)
     return tasks
@@ -131,7 +132,7 @@ async def test_one_at_a_time_leaves_at_once_and_alone(config: Config, sql: Sql) 
                 assert names([await ask(it, 2)]) == ["2"]
                 assert it.sent.pop() == (alone, 1)
         answers: list[object] = []
-        it.by_id.ask(3, lambda row, error: answers.append((row and row.id, error)))
+        it.by_id.submit(3, lambda row, error: answers.append((row and row.id, error)))
         await asyncio.sleep(0)
         assert it.sent == [("get_user", 1)]
         await until(lambda: bool(answers))
@@ -150,12 +151,12 @@ async def test_what_comes_while_all_are_out_leaves_as_one_or_by_halves(
     async with lanes(config) as it:
         with holding(config, EVERYTHING):
             tasks = await fill_lane(it, ask)
-            tasks += [asyncio.ensure_future(ask(it, number)) for number in range(WIDTH + 1, last + 1)]
+            tasks += [asyncio.ensure_future(ask(it, number)) for number in range(CONCURRENCY + 1, last + 1)]
             await asyncio.sleep(0.05)
-            assert it.sent == [(alone, 1)] * WIDTH
+            assert it.sent == [(alone, 1)] * CONCURRENCY
         assert names(await asyncio.gather(*tasks)) == [str(number) for number in range(1, last + 1)]
-    assert {name for name, _ in it.sent[WIDTH:]} == {together}
-    assert [size for _, size in it.sent[WIDTH:]] in sizes
+    assert {name for name, _ in it.sent[CONCURRENCY:]} == {together}
+    assert [size for _, size in it.sent[CONCURRENCY:]] in sizes
 
 
 @pytest.mark.parametrize("settings", [{}, {"statement_cache": 0}, {"batching": False}])
@@ -175,16 +176,16 @@ async def test_each_gets_the_row_that_it_asked_for_or_none(
 
 @on_a_loop
 async def test_a_batch_is_bounded_and_the_rest_goes_beside_it(config: Config, sql: Sql) -> None:
-    numbers = range(1, WIDTH * MOST + 11)
+    numbers = range(1, CONCURRENCY * MAX_BATCH_SIZE + 11)
     sql(FILL, len(numbers))
     async with lanes(config) as it:
         for ask, _, together in KINDS:
             with holding(config, EVERYTHING):
                 tasks = [asyncio.ensure_future(ask(it, number)) for number in numbers]
                 await asyncio.sleep(0.1)
-                assert it.sent == [(together, MOST)] * WIDTH
+                assert it.sent == [(together, MAX_BATCH_SIZE)] * CONCURRENCY
             assert names(await asyncio.gather(*tasks)) == [str(number) for number in numbers]
-            assert it.sent == [(together, MOST)] * WIDTH + [(together, 10)]
+            assert it.sent == [(together, MAX_BATCH_SIZE)] * CONCURRENCY + [(together, 10)]
             it.sent.clear()
 
 
@@ -260,7 +261,7 @@ async def test_who_goes_away_takes_nothing_along(
         it.sent.clear()
         with holding(config, EVERYTHING):
             tasks = await fill_lane(it)
-            assert len(it.sent) == WIDTH  # no place was lost
+            assert len(it.sent) == CONCURRENCY  # no place was lost
         await asyncio.gather(*tasks)
     assert caplog.records == []
 
@@ -277,11 +278,11 @@ async def test_who_fails_on_being_told_harms_nobody(
         raise RuntimeError
 
     async with lanes(config) as it:
-        it.by_id.ask(1, fail)
+        it.by_id.submit(1, fail)
         assert names([await it.get(2)]) == ["2"]
-        it.by_id.ask(3, fail)
+        it.by_id.submit(3, fail)
         await until(lambda: len(told) == 2)
-        it.changes.ask(UserChange(4, None, UpdateUser(display_name="D")), fail)
+        it.changes.submit(UserChange(4, None, UpdateUser(display_name="D")), fail)
         assert names(await asyncio.gather(it.change(5), it.change(1))) == ["5", "1"]
         await until(lambda: len(told) == 3)
         assert names([await it.get(4)]) == ["D"]

@@ -14,19 +14,18 @@ import asyncpg
 import msgspec
 import pytest
 
-from svc.app import QUERIES
 from svc.config import Config, find_folder
-from svc.http.problems import Problem, find_problem
 from svc.postgres.connection import Connection
+from svc.postgres.errors import DatabaseError, InvalidValueError
 from svc.postgres.pool import Database
 from svc.postgres.statements import Query, load
-from tests.support import with_settings
+from tests.support import QUERIES, Raw, problem_of, with_settings
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 
 PAIRS = [pair for queries in QUERIES for pair in queries.pairs()]
 OURS = "from pg_stat_activity where application_name = 'bareline' and datname = current_database()"
-DATABASE_ERRORS = (Problem, OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
+DATABASE_ERRORS = (DatabaseError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
 def on_a_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
@@ -68,7 +67,7 @@ def sleep(database: Database, seconds: float) -> "asyncio.Task[int]":
 
 async def transact(database: Database, seconds: float) -> None:
     """A transaction with a query that takes its time."""
-    async with database.transaction() as connection:
+    async with database.transaction(Raw) as connection:
         await connection.fetchval("select 1 from pg_sleep($1)", seconds)
 
 
@@ -83,7 +82,7 @@ async def count_usable(database: Database) -> int:
     async with AsyncExitStack() as stack:
         with suppress(*DATABASE_ERRORS):
             while True:
-                connection = await stack.enter_async_context(database.transaction())
+                connection = await stack.enter_async_context(database.transaction(Raw))
                 count += await connection.fetchval("select 1")
     return count
 
@@ -104,7 +103,7 @@ async def refuse(query: Awaitable[object]) -> str | None:
     """The code of the 503 that a query ends in."""
     with pytest.raises(DATABASE_ERRORS) as caught:
         await query
-    problem = caught.value if isinstance(caught.value, Problem) else find_problem(caught.value)
+    problem = problem_of(caught.value)
     assert problem, repr(caught.value)
     assert (problem.status, *problem.headers) == (503, "Retry-After")
     return problem.code
@@ -130,7 +129,7 @@ async def test_connections_open_when_needed_and_no_more_than_that(config: Config
 async def test_close_ends_idle_connections_now_and_others_later(config: Config, sql: Sql) -> None:
     database = Database(with_settings(config, pool_size=3))
     await find_backends(database, 3)
-    async with database.transaction() as connection:
+    async with database.transaction(Raw) as connection:
         await database.close()
         await until(lambda: count(sql) == 1)
         assert await connection.fetchval("select 1") == 1
@@ -148,7 +147,7 @@ async def test_concurrent_queries_all_get_their_own_answer(config: Config, setti
 @on_a_loop
 async def test_a_wait_for_a_connection_ends_in_503(config: Config) -> None:
     async with opened(config, pool_size=1, acquire_timeout=0.1) as database:
-        async with database.transaction():
+        async with database.transaction(Raw):
             assert await refuse(ask(database, "select 1")) == "overload"
         assert await count_usable(database) == 1
 
@@ -156,7 +155,7 @@ async def test_a_wait_for_a_connection_ends_in_503(config: Config) -> None:
 @on_a_loop
 async def test_a_full_queue_refuses_at_once_and_holds_only_those_who_still_wait(config: Config) -> None:
     async with opened(config, pool_size=1, queue_size=2, acquire_timeout=60) as database:
-        async with database.transaction():
+        async with database.transaction(Raw):
             waiting = [sleep(database, 0) for _ in range(2)]
             await asyncio.sleep(0)
             assert await refuse(sleep(database, 0)) == "overload"
@@ -238,7 +237,7 @@ async def insert(executor: Database | Connection) -> int:
 
 async def insert_in_transaction(database: Database) -> int:
     """A write inside a transaction."""
-    async with database.transaction() as connection:
+    async with database.transaction(Raw) as connection:
         return await insert(connection)
 
 
@@ -261,10 +260,10 @@ async def test_a_write_after_a_cancelled_transaction_is_kept(
 async def test_a_snapshot_begins_where_it_is_asked_for(config: Config, sql: Sql) -> None:
     """Not with a statement that was prepared before and could not be run."""
     async with opened(config, pool_size=1) as database:
-        with pytest.raises(asyncpg.DataError):
+        with pytest.raises(InvalidValueError):
             await ask(database, "select id from users where id = $1", "no number")
         sql("insert into users (email, hashed_password) values ('a@b.de', 'x')")
-        async with database.transaction(snapshot=True) as connection:
+        async with database.transaction(Raw, snapshot=True) as connection:
             assert await connection.fetch_one(query("select email from users"), []) is not None
             sql("delete from users")
             assert await connection.fetch_one(query("select email from users"), []) is not None
@@ -304,7 +303,7 @@ async def test_no_query_leaves_anything_behind_in_its_session(config: Config, fi
     async with opened(config, pool_size=1) as database:
         before = await database.fetch_all(query(SESSION), ())
         for each in load(file).values():
-            with suppress(asyncpg.PostgresError):  # what null is no good for
+            with suppress(asyncpg.PostgresError, DatabaseError):  # what null is no good for
                 await database.fetch_all(each, [None for _ in each.parameters])
             assert await database.fetch_all(query(SESSION), ()) == before, each
             assert not re.match("(?i)set (?!local)|listen|load|discard|declare|prepare", each.sql), each

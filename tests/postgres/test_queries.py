@@ -5,11 +5,11 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-import asyncpg
 import pytest
 from msgspec import UNSET, Struct, UnsetType
 
 from svc.config import Config
+from svc.postgres.errors import ConstraintError
 from svc.postgres.pool import Database
 from svc.postgres.queries import Queries
 from svc.postgres.statements import QueryError, load
@@ -270,9 +270,9 @@ def test_wrong_arguments_are_a_type_error(pairs: Config, name: str, arguments: d
 
 def test_a_transaction_is_kept_when_it_ends_well(pairs: Config) -> None:
     async def use(database: Database) -> list[int]:
-        async with database.transaction() as connection:
-            await PairQueries.bind(connection).forget(id=1)
-            assert await PairQueries.bind(connection).list_ids() == [2, 3]
+        async with database.transaction(PairQueries) as inside:
+            await inside.forget(id=1)
+            assert await inside.list_ids() == [2, 3]
             assert await PairQueries.bind(database).list_ids() == [1, 2, 3]
         return await PairQueries.bind(database).list_ids()
 
@@ -281,8 +281,7 @@ def test_a_transaction_is_kept_when_it_ends_well(pairs: Config) -> None:
 
 async def fail_inside(database: Database, error: BaseException | None) -> None:
     """Changes two things in a transaction that then ends in `error`, or in one of the database's."""
-    async with database.transaction() as connection:
-        inside = PairQueries.bind(connection)
+    async with database.transaction(PairQueries) as inside:
         await inside.forget(id=3)
         await inside.add_pair(id=4, name="four")
         if error:
@@ -293,7 +292,7 @@ async def fail_inside(database: Database, error: BaseException | None) -> None:
 @pytest.mark.parametrize("error", [RuntimeError(), asyncio.CancelledError(), KeyboardInterrupt(), None])
 def test_a_transaction_is_rolled_back_by_an_exception(pairs: Config, error: BaseException | None) -> None:
     async def use(database: Database) -> list[int]:
-        with pytest.raises(type(error) if error else asyncpg.UniqueViolationError):
+        with pytest.raises(type(error) if error else ConstraintError):
             await fail_inside(database, error)
         return await PairQueries.bind(database).list_ids()
 

@@ -5,6 +5,8 @@ import itertools
 import os
 import socket
 import threading
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -14,10 +16,16 @@ import msgspec
 import psycopg
 import pytest
 import uvicorn
+from starlette.types import ASGIApp
 
-from svc.accounts.keys import SCOPES, ApiKeyQueries, create_key
+from svc.accounts.keys import ApiKeyQueries, create_key
+from svc.app import build_resources
 from svc.config import Config, DatabaseUrl
+from svc.http import resource
+from svc.http.application import make_app
+from svc.http.problems import Problem, find_problem
 from svc.http.server import configure
+from svc.postgres.errors import translate
 from svc.postgres.pool import Database
 
 QUICK = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=200")
@@ -39,15 +47,35 @@ def at(url: str, database: str) -> DatabaseUrl:
     return DatabaseUrl(urlunsplit(urlsplit(url)._replace(path=f"/{database}")))
 
 
+RESOURCES = [resource.MACHINERY, *build_resources(resource.Outline(Config()))]
+"""What the app lists, and the machinery's own part."""
+
+QUERIES: list[Any] = resource.collect_queries(RESOURCES)
+SCOPES = resource.collect_scopes(RESOURCES)
+CONSTRAINTS = resource.collect_constraints(RESOURCES)
+
+
+def make_app_with(config: Config, more: Sequence[resource.Build]) -> ASGIApp:
+    """Return the app, with more resources."""
+    parts = resource.Service(config)
+    return make_app(parts, [*build_resources(parts), *(build(parts) for build in more)])
+
+
+def problem_of(error: Exception) -> Problem | None:
+    """Return the problem that an error of the driver or of the database becomes."""
+    return find_problem(translate(error), CONSTRAINTS)
+
+
 class Service:
     """The real service, served by uvicorn on a port of its own, in a thread."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, *more: resource.Build) -> None:
         self.config = config
+        make = partial(make_app_with, config, more)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address: tuple[str, int] = self._listener.getsockname()
         self.url = f"http://127.0.0.1:{self.address[1]}"
-        self.server = uvicorn.Server(configure(config))
+        self.server = uvicorn.Server(configure(make))
         self._thread = threading.Thread(target=self.server.run, args=([self._listener],))
 
     def __enter__(self) -> "Service":
@@ -100,3 +128,12 @@ def with_settings(config: Config, **settings: Any) -> Config:
 
 
 CHECKOUT = Path(__file__).parent.parent.parent
+
+
+class Raw:
+    """The connection of a transaction itself, for tests of it: `database.transaction(Raw)`."""
+
+    @classmethod
+    def bind(cls, executor: Any) -> Any:
+        """Return the connection."""
+        return executor.connection

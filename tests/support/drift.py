@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import psycopg
 
-from svc.check.command import QUICK, Pair, find_answered, prove_all, read_pairs
+from svc.check.command import QUICK, Pair, prove_all, read_pairs
 from svc.check.laboratory import fill
 from svc.check.prove import declared_columns, read_schema
 from svc.check.rollout import read_shape
@@ -24,7 +24,7 @@ from svc.postgres.connection import connect
 from svc.postgres.embedded import EmbeddedServer
 from svc.postgres.migrations import migrate
 from svc.postgres.queries import is_struct
-from tests.support import at
+from tests.support import RESOURCES, at
 
 TABLES = ("users", "api_keys", "idempotency_keys", "migration_checksums")
 
@@ -233,7 +233,7 @@ async def judge(url: DatabaseUrl, mutant: Mutant, pairs: Sequence[Pair]) -> Verd
         await connection.execute(mutant.statement)
         after = {query.name: await read_shape(connection, query) for query, _ in pairs}
         hit = {name for name, shape in before.items() if shape != after[name]} | mutant.hit
-        findings, _ = await prove_all(connection, pairs, find_answered(), filled=True)
+        findings, _ = await prove_all(connection, pairs, RESOURCES, filled=True)
     finally:
         await connection.close()
     return Verdict(mutant, hit, {finding.query for finding in findings} - {"-"})
@@ -241,7 +241,7 @@ async def judge(url: DatabaseUrl, mutant: Mutant, pairs: Sequence[Pair]) -> Verd
 
 def run(every: int = 1) -> Iterator[Verdict]:
     """Judges every mutant, or every so-manieth of each kind, on a server of its own."""
-    pairs, wrong = read_pairs()
+    pairs, wrong = read_pairs(RESOURCES)
     assert not wrong
     with tempfile.TemporaryDirectory() as folder, EmbeddedServer(Path(folder), QUICK) as server:
         url = DatabaseUrl(server.url)

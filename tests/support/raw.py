@@ -14,6 +14,7 @@ import pytest
 import svc.http.fast_path
 from svc.config import Config, DatabaseUrl
 from svc.http.headers import PROCESS
+from svc.http.resource import Build
 from tests.support import NUMBERS, TEMPLATE, Service, at, make_key
 
 VARYING = re.compile(rb"(?<=\r\ndate: )[^\r]+|" + PROCESS + rb"-[0-9a-f]+")
@@ -152,9 +153,9 @@ LAST = get("/health/live", "Connection: close")
 
 
 @contextmanager
-def serve(config: Config, **settings: Any) -> Iterator[Service]:
-    """A service with settings of uvicorn's, such as `timeout_keep_alive`."""
-    service = Service(config)
+def serve(config: Config, *more: Build, **settings: Any) -> Iterator[Service]:
+    """A service with more resources, and settings of uvicorn's, such as `timeout_keep_alive`."""
+    service = Service(config, *more)
     for name, value in settings.items():
         assert hasattr(service.server.config, name)
         setattr(service.server.config, name, value)

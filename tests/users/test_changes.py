@@ -6,7 +6,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import asyncpg
 import httpx
 import msgspec
 import pytest
@@ -15,6 +14,7 @@ from hypothesis import strategies as st
 
 from svc.config import Config
 from svc.http.parsing import decoder
+from svc.postgres.errors import ConstraintError
 from svc.users.handlers import UserChange, update_alone
 from svc.users.rows import StoredUser
 from svc.users.structs import UpdateUser
@@ -182,8 +182,8 @@ async def find_outcome(it: Lanes, change: UserChange, batched: bool) -> object:
         return await (
             it.changes.get(change) if batched and change.is_small else update_alone(it.users, change)
         )
-    except asyncpg.UniqueViolationError as error:
-        return error.constraint_name
+    except ConstraintError as error:
+        return error.name
 
 
 async def apply(it: Lanes, sql: Sql, rounds: list[dict[int, Any]], batched: bool) -> object:

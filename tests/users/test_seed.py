@@ -11,13 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import httpx
 import pytest
 
 from svc.config import Config, DatabaseUrl
+from svc.http.resource import CommandError
+from svc.postgres.errors import ConflictError
 from svc.postgres.migrations import rollback
-from svc.users.seed import PASSWORD, SeedError, seed
+from svc.users.seed import PASSWORD, seed
 from tests.support import CHECKOUT
 from tests.test_cli import SVC, Cli, wait_for
 
@@ -54,7 +55,7 @@ def test_the_next_user_gets_the_next_id(config: Config, client: httpx.Client) ->
 
 def test_a_table_with_users_is_refused_and_left_alone(config: Config, users: list[Any], sql: Sql) -> None:
     before = digest(sql)
-    with pytest.raises(SeedError, match="users already"):
+    with pytest.raises(CommandError, match="users already"):
         fill(config, 10)
     assert digest(sql) == before
     sql("delete from users")
@@ -69,7 +70,7 @@ def test_a_user_who_is_just_being_created_is_not_lost(config: Config, sql: Sql) 
         filling = thread.submit(fill, config, 10)
         wait_for(lambda: sql(waiting))
         sql("commit")
-        with pytest.raises(SeedError, match="users already"):
+        with pytest.raises(CommandError, match="users already"):
             filling.result(timeout=10)
     assert ask(sql, "array_agg(email)") == ["ada@example.com"]
 
@@ -78,7 +79,7 @@ def test_of_two_at_once_the_second_is_refused(config: Config, sql: Sql) -> None:
     async def both() -> list[Any]:
         return await asyncio.gather(seed(config, 500, 1), seed(config, 500, 1), return_exceptions=True)
 
-    assert {type(result) for result in asyncio.run(both())} == {type(None), SeedError}
+    assert {type(result) for result in asyncio.run(both())} == {type(None), CommandError}
     assert ask(sql, "count(*)") == 500
 
 
@@ -87,13 +88,13 @@ def test_a_transaction_in_the_way_is_not_waited_for_without_end(
 ) -> None:
     monkeypatch.setattr("svc.users.seed.LOCK_MILLISECONDS", 100)
     sql("begin; select from users")
-    with pytest.raises(asyncpg.LockNotAvailableError):
+    with pytest.raises(ConflictError):
         fill(config, 10)
 
 
 def test_a_schema_that_is_behind_is_refused(config: Config, empty_url: DatabaseUrl, tmp_path: Path) -> None:
     (last,) = asyncio.run(rollback(config, 1))
-    with pytest.raises(SeedError, match=f"{last} is pending; run `svc migrate`"):
+    with pytest.raises(CommandError, match=f"{last} is pending; run `svc migrate`"):
         fill(config, 10)
     complaint = Cli(tmp_path, DATABASE_URL=empty_url).run("seed", "10", code=1)
     assert "0002_create_users is pending" in complaint

@@ -1,0 +1,119 @@
+"""`svc keys`, and the first key of a new database."""
+
+import argparse
+import asyncio
+import re
+from collections.abc import Callable, Coroutine, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any, TypeVar
+
+from svc.accounts.keys import KEY_CACHE_TTL, ApiKeyQueries, create_key
+from svc.config import Config
+from svc.http.resource import Command, CommandError, Resource, collect_scopes, read_positive
+from svc.postgres.pool import Database
+
+T = TypeVar("T")
+
+
+def configure_keys(parser: argparse.ArgumentParser, resources: Sequence[Resource]) -> None:
+    """Add `create`, `list` and `revoke`."""
+    scopes = collect_scopes(resources)
+    commands = parser.add_subparsers(required=True, metavar="command")
+    create = commands.add_parser("create", help="make a key; it is shown once, on the last line of stdout")
+    create.add_argument("--name", required=True)
+    create.add_argument(
+        "--scopes", type=partial(read_scopes, scopes), default=scopes, metavar="A,B", help=", ".join(scopes)
+    )
+    create.add_argument(
+        "--expires", type=read_duration, metavar="90d", help="days (d), hours (h) or minutes (m)"
+    )
+    create.set_defaults(run=run_create)
+    commands.add_parser("list", help="all keys").set_defaults(run=run_list)
+    revoke = commands.add_parser("revoke", help="end a key")
+    revoke.add_argument("id", type=read_positive)
+    revoke.set_defaults(run=run_revoke)
+
+
+KEYS = Command("keys", "API keys", configure_keys)
+
+
+def read_scopes(known: Sequence[str], text: str) -> list[str]:
+    """Return scopes that are separated by commas."""
+    names = text.split(",")
+    if unknown := [name for name in names if name not in known]:
+        raise argparse.ArgumentTypeError(f"unknown: {', '.join(unknown)}; there are {', '.join(known)}")
+    return names
+
+
+def read_duration(text: str) -> timedelta:
+    """Read 90d, 12h, 30m."""
+    match = re.fullmatch(r"([1-9][0-9]{0,4})([dhm])", text)
+    if not match:
+        raise argparse.ArgumentTypeError("expected something like 90d, 12h or 30m")
+    unit = {"d": "days", "h": "hours", "m": "minutes"}[match[2]]
+    return timedelta(**{unit: int(match[1])})
+
+
+def run_create(config: Config, options: argparse.Namespace) -> int:
+    """Print a new key."""
+    expires_at = datetime.now(UTC) + options.expires if options.expires else None
+    print(run_on_keys(config, partial(create_key, options.name, options.scopes, expires_at)))
+    return 0
+
+
+def run_list(config: Config, options: argparse.Namespace) -> int:
+    """Print a table of all keys."""
+    listed = run_on_keys(config, lambda keys: keys.list_api_keys())
+    row = "{:>4}  {:20}  {:25}  {:17}  {:17}  {}".format
+    print(row("id", "name", "scopes", "created", "expires", "revoked").rstrip())
+    for key in listed:
+        moments = [
+            moment.strftime("%Y-%m-%d %H:%MZ") if moment else "never"
+            for moment in (key.created_at, key.expires_at, key.revoked_at)
+        ]
+        print(row(key.id, key.name, ",".join(key.scopes), *moments))
+    return 0
+
+
+def run_revoke(config: Config, options: argparse.Namespace) -> int:
+    """End a key. Raises CommandError where there is none that could be ended."""
+    if run_on_keys(config, lambda keys: keys.revoke_api_key(id=options.id)):
+        print(f"revoked {options.id}; running services refuse it within {KEY_CACHE_TTL:g} seconds")
+        return 0
+    raise CommandError(f"there is no key {options.id} that could be revoked")
+
+
+def run_on_keys(config: Config, use: Callable[[ApiKeyQueries], Coroutine[Any, Any, T]]) -> T:
+    """Run something on the keys of a database, and return what it returns."""
+
+    async def run() -> T:
+        database = Database(config)
+        try:
+            return await use(ApiKeyQueries.bind(database))
+        finally:
+            await database.close()
+
+    return asyncio.run(run())
+
+
+WELCOME = """
+This is a new database, so here is its first API key. It is shown once; `svc keys create` makes more.
+
+    export KEY={token}
+"""
+
+
+def welcome(config: Config, resources: Sequence[Resource], address: str) -> str | None:
+    """Make the first key, with all scopes, and return what to do with it; None where there are keys."""
+
+    async def create_first(keys: ApiKeyQueries) -> str | None:
+        if await keys.list_api_keys():
+            return None
+        return await create_key("first", collect_scopes(resources), None, keys)
+
+    token = run_on_keys(config, create_first)
+    if token is None:
+        return None
+    examples = [resource.examples.format(address=address) for resource in resources if resource.examples]
+    return "\n".join([WELCOME.format(token=token), *examples])

@@ -1,0 +1,99 @@
+"""The ASGI app of a service, put together out of its resources."""
+
+import asyncio
+import gc
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import Any
+
+from starlette.routing import Route, Router
+from starlette.types import ASGIApp
+
+from svc.http.authentication import Authenticator
+from svc.http.fast_path import ShortCuts
+from svc.http.logs import configure_logging, logger
+from svc.http.middleware import ErrorHandler, RequestMiddleware
+from svc.http.operations import Endpoint, Operation, not_found
+from svc.http.protocol import ReceiveLimits
+from svc.http.resource import MACHINERY, Resource, Service, collect_constraints, collect_queries
+from svc.http.wiring import WiringError, find_mistakes
+from svc.postgres.catalog import CatalogQueries, find_drift, read_proven
+from svc.postgres.pool import Database
+
+GC_THRESHOLD = 20_000
+"""Objects between two runs of the collector, which by default looks for cycles each 700."""
+
+
+def make_app(service: Service, resources: Sequence[Resource]) -> ASGIApp:
+    """Return the app. It opens nothing: the lifespan does, and goes on where the database is down.
+
+    Raises QueryError where the SQL and its signatures disagree, WiringError for what was forgotten.
+    """
+    config, resources = service.config, [MACHINERY, *resources]
+    if mistakes := find_mistakes(resources, read_proven()):
+        raise WiringError(mistakes)
+    configure_logging()
+    queries = collect_queries(resources)
+    service.database.pairs = [pair for each in queries for pair in each.pairs()]
+    operations = [operation for resource in resources for operation in resource.operations]
+    authenticator = next((resource.authenticator for resource in resources if resource.authenticator), None)
+    errors = ErrorHandler(collect_constraints(resources), log_values=config.log_errors == "full")
+    state = {
+        "max_body": config.max_body,
+        "receive_limits": ReceiveLimits(config.max_head, config.request_timeout),
+        "short_cuts": make_short_cuts(operations, authenticator, errors, service),
+    }
+
+    @asynccontextmanager
+    async def lifespan(_: object) -> AsyncGenerator[Mapping[str, Any]]:
+        # What lives as long as the process is no garbage, and what a request leaves is freed without a
+        # collector.
+        gc.freeze()
+        gc.set_threshold(GC_THRESHOLD)
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(service.database.close)
+            for resource in resources:
+                if resource.lifespan:
+                    await stack.enter_async_context(resource.lifespan())
+            warming = asyncio.create_task(warm(service.database))
+            stack.callback(warming.cancel)
+            yield state
+
+    router = Router(
+        make_routes(operations, authenticator), redirect_slashes=False, default=not_found, lifespan=lifespan
+    )
+    return RequestMiddleware(router, errors, log_requests=config.log_requests)
+
+
+def make_routes(operations: Sequence[Operation], authenticator: Authenticator | None) -> list[Route]:
+    """Return a route for each path.
+
+    They are tried one by one, 1 µs each: what has an id comes first, what only looks as if it had one comes
+    last.
+    """
+    endpoints = {
+        path: Endpoint([each for each in operations if each.path == path], authenticator)
+        for path in dict.fromkeys(each.path for each in operations)
+    }
+    routes = [Route(path.replace("{id}", "{id:id}"), endpoint) for path, endpoint in endpoints.items()]
+    return routes + [Route(path, endpoint) for path, endpoint in endpoints.items() if "{id}" in path]
+
+
+def make_short_cuts(
+    operations: Sequence[Operation],
+    authenticator: Authenticator | None,
+    errors: ErrorHandler,
+    service: Service,
+) -> ShortCuts | None:
+    """Return the fast routes of the operations; None where they are turned off."""
+    if not service.config.short_cut:
+        return None
+    return ShortCuts(operations, authenticator, errors, log_requests=service.config.log_requests)
+
+
+async def warm(database: Database) -> None:
+    """Open and prove the first connection ahead of the first request, if the database is there."""
+    with suppress(Exception):
+        await database.check()
+        for line in await find_drift(CatalogQueries.bind(database)):
+            logger.warning("not as proven: %s", line)
