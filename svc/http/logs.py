@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from svc.http.problems import Problem
 from svc.postgres.errors import DatabaseError, describe_error
 
 logger = logging.getLogger("svc")
@@ -31,9 +32,9 @@ def log_error(error: BaseException, request_id: bytes, level: int, *, values: bo
     """Write one line for an error: what it was, what it says, where it came from.
 
     What the database says stays out where it may hold values of rows, unless `values` asks for all of it. Of
-    an error of svc/postgres/errors.py the driver's is told, and the frames of both.
+    an error of svc/postgres/errors.py, or a Problem, its cause is told, and the frames of both.
     """
-    cause = error.__cause__ if isinstance(error, DatabaseError) and error.__cause__ else error
+    cause = error.__cause__ if isinstance(error, DatabaseError | Problem) and error.__cause__ else error
     frames = traceback.extract_tb(error.__traceback__)
     frames += traceback.extract_tb(cause.__traceback__) if cause is not error else []
     fields = {

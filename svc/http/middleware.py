@@ -11,6 +11,7 @@ from svc.http.answers import answer_problem
 from svc.http.headers import take_request_id
 from svc.http.logs import log_error, log_request
 from svc.http.problems import Constraints, Problem, find_problem
+from svc.postgres.errors import DatabaseError
 
 CLIENT_CLOSED_REQUEST = 499
 """nginx's code for a client that left; nobody is there to read an answer."""
@@ -30,10 +31,10 @@ class ErrorHandler:
     def answer(self, error: Exception, request_id: bytes) -> Response:
         """Return the problem document of an error: a 500 for one that has no other."""
         problem = find_problem(error, self._constraints)
-        cause = error.__cause__ if problem is error else error
-        if cause and (problem is None or problem.status >= 500):
+        refused = isinstance(error, Problem | DatabaseError) and error.__cause__ is None  # it says all itself
+        if not refused and (problem is None or problem.status >= 500):
             level = logging.WARNING if problem else logging.ERROR
-            log_error(cause, request_id, level, values=self._log_values)
+            log_error(error, request_id, level, values=self._log_values)
         problem = problem or Problem(500, "The error is ours, and it was logged under this request id")
         return answer_problem(problem, request_id)
 
