@@ -56,7 +56,8 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=500)
     options = parser.parse_args()
     with watched_folder() as folder, start_cluster(folder / "data") as cluster:
-        uvloop.run(measure(make_table(cluster, ROWS).url, options.blocks, options.calls))
+        url = DatabaseUrl(make_table(cluster, ROWS).url)
+        uvloop.run(measure(url, options.blocks, options.calls))
 
 
 if __name__ == "__main__":

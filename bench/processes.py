@@ -14,6 +14,8 @@ from typing import IO
 
 import psutil
 
+CHECKOUT = Path(__file__).parent.parent
+
 MARK = "BARELINE_BENCH"
 """The environment variable that every process of a run inherits, PostgreSQL's too: the run's own folder."""
 
@@ -37,11 +39,23 @@ def spawn(
     )
 
 
-def end(process: subprocess.Popen[bytes], patience: float = 10) -> None:
-    """Ends a program and all it started: SIGTERM first, SIGKILL for what does not listen."""
+def clean_environment() -> dict[str, str]:
+    """Return this process's variables without those that would set the service, uvicorn or a driver."""
+    return {name: value for name, value in os.environ.items() if not is_setting(name)}
+
+
+def is_setting(name: str) -> bool:
+    """Whether a variable of the user's would change a service or a driver."""
+    return name.startswith(("SVC_", "PG", "UVICORN_")) or name == "OPEN_REGISTRATION"
+
+
+def end(
+    process: subprocess.Popen[bytes], patience: float = 10, first: signal.Signals = signal.SIGTERM
+) -> None:
+    """End a program and all it started: the `first` signal, and SIGKILL after `patience` seconds."""
     if process.poll() is None:
         with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
+            os.killpg(process.pid, first)
         with suppress(subprocess.TimeoutExpired):
             process.wait(patience)
     with suppress(ProcessLookupError):

@@ -16,11 +16,10 @@ from pathlib import Path
 import psutil
 
 from bench.database import Table
-from bench.processes import end, run, spawn
+from bench.processes import CHECKOUT, clean_environment, end, run, spawn
 from bench.wire import Connection, WireError
 from bench.work import Requests
 
-CHECKOUT = Path(__file__).parent.parent
 PEERS = Path(__file__).parent / "peers"
 
 POOL_SIZE = 20
@@ -265,8 +264,7 @@ def answers(process: subprocess.Popen[bytes], port: int, raw: bytes) -> bool:
 def make_environment(table: Table, port: int, cost: tuple[int, int]) -> dict[str, str]:
     """The whole configuration of a peer, under the peers' names and under the service's."""
     memory, passes = map(str, cost)
-    ours = {name: value for name, value in os.environ.items() if not is_setting(name)}
-    return ours | {
+    return clean_environment() | {
         "DATABASE_URL": table.url,
         "PORT": str(port),
         "POOL_SIZE": str(POOL_SIZE),
@@ -279,11 +277,6 @@ def make_environment(table: Table, port: int, cost: tuple[int, int]) -> dict[str
         "SVC_HASH_QUEUE": "1000",  # the peers refuse nobody,
         "SVC_HASH_THREADS": str(os.cpu_count() or 1),  # and hash on all cores
     }
-
-
-def is_setting(name: str) -> bool:
-    """Whether a variable of the user's would change a service or a driver."""
-    return name.startswith(("SVC_", "PG", "UVICORN_")) or name == "OPEN_REGISTRATION"
 
 
 def free_port() -> int:
