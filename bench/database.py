@@ -58,7 +58,7 @@ class Cluster:
         """Seconds of CPU that all its processes have used, those that ended included."""
         while True:
             own = self._postmaster.cpu_times()
-            used = sum(own)
+            used: float = sum(own)
             for process in self._postmaster.children():
                 with suppress(psutil.NoSuchProcess):
                     used += sum(process.cpu_times()[:2])

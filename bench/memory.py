@@ -17,13 +17,12 @@ WORKS = ("point", "point", "page", "point", "lookup", "point", "patch")
 
 
 def load(server: Server, requests: Requests, folder: Path, seconds: float) -> int:
-    """Some seconds of each work; how many requests that were. Raises WorkError."""
-    counts = [run_wrk(server.port, requests.fresh(), work, 64, seconds, folder)["requests"] for work in WORKS]
-    return sum(counts)
+    """Run some seconds of each work; return how many requests these were. Raises WorkError."""
+    return sum(run_wrk(server.port, requests.fresh(), work, 64, seconds, folder).requests for work in WORKS)
 
 
 def main() -> None:
-    """Prints resident MB at the start, after the warm-up, and after each round."""
+    """Print resident MB at the start, after the warm-up, and after each round."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--requests", type=int, default=1_000_000)
     options = parser.parse_args()

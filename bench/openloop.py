@@ -11,7 +11,6 @@ where it may, as if it ran on a machine of its own.
 """
 
 import gc
-import json
 import math
 import os
 import select
@@ -22,10 +21,13 @@ from array import array
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
 
+import msgspec
+from msgspec import Struct
+
+from bench.records import Outcome
 from bench.wire import WireError, take
-from bench.work import Request, Requests
+from bench.work import Cursor, Request, Requests
 
 GRACE = 5.0
 """Seconds that the last answers may take."""
@@ -38,8 +40,22 @@ PRIORITY = -10
 DIGITS = b"0123456789"
 
 
+class Job(Struct):
+    """A run: `rate` requests of a work a second, for so many seconds, over so many connections."""
+
+    port: int
+    rate: float
+    seconds: float
+    connections: int
+    work: str
+    token: str
+    rows: int
+    tag: int
+    cursors: list[Cursor]
+
+
 def holds(body: bytes, id_: int) -> bool:
-    """Whether the first id in a body is this one, and not one that it is the beginning of."""
+    """Return whether the first id in a body is this one, and not one that it is the beginning of."""
     for form in (b'"id":%d' % id_, b'"id": %d' % id_):
         at = body.find(form)
         if at >= 0:
@@ -48,7 +64,7 @@ def holds(body: bytes, id_: int) -> bool:
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:
-    """The smallest value that `share` of all do not exceed."""
+    """Return the smallest value that `share` of all do not exceed."""
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
@@ -75,7 +91,7 @@ class Generator:
         self.latencies, self.from_send, self.lags = array("d"), array("d"), array("d")
 
     def run(self) -> None:
-        """Sends all, and waits for the answers. Raises Wrong, WireError, OSError."""
+        """Send all requests and wait for the answers. Raises Wrong, WireError, OSError."""
         clock = time.perf_counter
         total, rate, sent = len(self._requests), self._rate, 0
         begin = clock() + 0.01
@@ -123,53 +139,56 @@ class Generator:
         self._free.append((fd, now))
 
     def close(self) -> None:
-        """Closes all connections."""
+        """Close all connections."""
         for connection in self._sockets.values():
             connection.close()
         self._epoll.close()
 
 
-def drive(port: int, requests: list[Request], rate: float, connections: int) -> dict[str, Any]:
-    """One run's outcome: percentiles in ms, exact, of all answers; or why it is void."""
+def drive(port: int, requests: list[Request], rate: float, connections: int) -> Outcome:
+    """Run the requests; return exact percentiles in ms of all answers, or why the run is void."""
     generator = Generator(port, requests, rate, connections)
     started = time.perf_counter()
     try:
         generator.run()
     except (Wrong, WireError, OSError) as error:
-        return {"void": str(error)}
+        return Outcome(void=str(error))
     finally:
         generator.close()
     return summarize(generator, time.perf_counter() - started)
 
 
-def summarize(generator: Generator, seconds: float) -> dict[str, Any]:
-    """Percentiles of a run that went well. `limited_by_generator` where the lag is too much."""
+def summarize(generator: Generator, seconds: float) -> Outcome:
+    """Return the percentiles of a run that went well. `limited_by_generator` where the lag is too much."""
     latencies, from_send = sorted(generator.latencies), sorted(generator.from_send)
     lag = percentile(sorted(generator.lags), 0.99) * 1e3 if generator.lags else 0.0
-    latency = {f"p{share:g}": percentile(latencies, share / 100) * 1e3 for share in (50, 90, 99, 99.9)}
-    return {
-        "void": None,
-        "requests": len(latencies),
-        "seconds": seconds,
-        **latency,
-        "from_send_p99": percentile(from_send, 0.99) * 1e3,
-        "lag_p99": lag,
-        "limited_by_generator": lag > max(MOST_LAG, latency["p99"] * MOST_LAG_SHARE),
-    }
+    p50, p90, p99, p99_9 = (percentile(latencies, share) * 1e3 for share in (0.5, 0.9, 0.99, 0.999))
+    return Outcome(
+        void=None,
+        requests=len(latencies),
+        seconds=seconds,
+        rate=len(latencies) / seconds,
+        p50=p50,
+        p90=p90,
+        p99=p99,
+        p99_9=p99_9,
+        from_send_p99=percentile(from_send, 0.99) * 1e3,
+        lag_p99=lag,
+        limited_by_generator=lag > max(MOST_LAG, p99 * MOST_LAG_SHARE),
+    )
 
 
 def main() -> None:
-    """Reads a job, runs it, prints the outcome."""
-    job = json.load(sys.stdin)
-    cursors = [(cursor, after) for cursor, after in job["cursors"]]
-    requests = Requests(job["token"], job["rows"], job["tag"], cursors)
-    prepared = [requests.make(job["work"]) for _ in range(int(job["rate"] * job["seconds"]))]
+    """Read a job from stdin, run it, print the outcome; both are JSON."""
+    job = msgspec.json.decode(sys.stdin.buffer.read(), type=Job)
+    requests = Requests(job.token, job.rows, job.tag, job.cursors)
+    prepared = [requests.make(job.work) for _ in range(int(job.rate * job.seconds))]
     with suppress(PermissionError):
         os.setpriority(os.PRIO_PROCESS, 0, PRIORITY)
     gc.collect()
     gc.freeze()
     gc.disable()
-    print(json.dumps(drive(job["port"], prepared, job["rate"], job["connections"])))
+    print(msgspec.json.encode(drive(job.port, prepared, job.rate, job.connections)).decode())
 
 
 if __name__ == "__main__":

@@ -200,7 +200,7 @@ class Server:
 
     def cpu(self) -> float:
         """Seconds of CPU that all its processes have used."""
-        used = sum(self._process.cpu_times())
+        used: float = sum(self._process.cpu_times())
         return used + sum(sum(child.cpu_times()[:2]) for child in self._process.children(recursive=True))
 
     def rest(self, seconds: float = 10) -> None:
