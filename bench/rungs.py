@@ -48,12 +48,12 @@ async def lifespan(_: Starlette) -> AsyncIterator[dict[str, Any]]:
     """What the one route asks for a row."""
     url, size = os.environ["DATABASE_URL"], int(os.environ["POOL_SIZE"])
     if LEVEL < 2:
-        kind = NoReset if LEVEL else asyncpg.Connection
+        kind: Any = NoReset if LEVEL else asyncpg.Connection
         async with asyncpg.create_pool(url, min_size=size, max_size=size, connection_class=kind) as pool:
             yield {"ask": lambda id_: pool.fetchrow(SQL, id_)}
         return
     if LEVEL == 2:
-        Connection.fetch_one = UnpreparedConnection.fetch_one  # type: ignore[method-assign]
+        Connection.fetch_one = UnpreparedConnection.fetch_one  # type: ignore[assignment, method-assign]
     database = Database(Config(database_url=DatabaseUrl(url), pool_size=size))
     users = UserQueries.bind(database)
     yield {"ask": lambda id_: users.get_user(id=id_, with_profile=False)}
