@@ -24,7 +24,7 @@ ROWS = 100_000
 
 
 async def measure(url: DatabaseUrl, blocks: int, calls: int) -> None:
-    """Prints µs a call, and the ratio."""
+    """Print µs a call of both ways, and the median ratio."""
     connection = await connect(Config(database_url=url))
     users = UserQueries.bind(connection)
     statement = await connection.prepare(load("users.sql")["get_user"].sql)
@@ -50,7 +50,7 @@ async def measure(url: DatabaseUrl, blocks: int, calls: int) -> None:
 
 
 def main() -> None:
-    """A server of its own, 100,000 rows, and the measurement."""
+    """Start a server with 100,000 rows, and measure."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--blocks", type=int, default=100)
     parser.add_argument("--calls", type=int, default=500)

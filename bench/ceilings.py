@@ -119,7 +119,7 @@ class Pgbench:
         return arguments
 
     def _lookup_scripts(self) -> list[str]:
-        """Some sets of ids, each in a script of its own: pgbench has no arrays."""
+        """Return arguments for some sets of ids, a script for each: pgbench has no arrays."""
         chance, arguments = random.Random(1), []
         for number in range(IDS_FILES):
             ids = ",".join(str(chance.randint(1, self._table.rows)) for _ in range(LOOKUP))

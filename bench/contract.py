@@ -41,7 +41,7 @@ EXPORTED = 4_000_000
 def check(
     base_url: str, token: str, database_url: str, *, hash_memory: int = 19456, hash_passes: int = 2
 ) -> list[str]:
-    """One line for each part of the contract that the server does not keep; none where it does the same job.
+    """Return a line for each part of the contract that the server does not keep, none where it keeps all.
 
     `hash_memory` (KiB) and `hash_passes` are what it was told to hash with. The table is left as it was.
     Raises psycopg.Error where the database cannot be asked.
@@ -60,7 +60,7 @@ def check(
 
 
 def find_difference(part: Callable[[Trial], None], trial: Trial) -> str | None:
-    """The first thing that is not as this part of the contract says."""
+    """Return the first thing that is not as this part of the contract says, None where all is."""
     try:
         part(trial)
     except (DifferentError, httpx.HTTPError) as error:
@@ -69,7 +69,7 @@ def find_difference(part: Callable[[Trial], None], trial: Trial) -> str | None:
 
 
 def keys(trial: Trial) -> None:
-    """Every route wants the key; without it nothing is done."""
+    """Expect that every route wants the key, and that without it nothing is done."""
     before = trial.own()
     path = f"/users/{before[0].id}"
     routes: list[tuple[str, str, object]] = [
@@ -90,21 +90,21 @@ def keys(trial: Trial) -> None:
 
 
 def reads(trial: Trial) -> None:
-    """A user is answered as it is stored."""
+    """Expect a user as it is stored."""
     own = trial.stored("where email like %s order by id limit 12", f"{trial.mark}%")
     for user in trial.stored("order by id limit 12") + own:
         compare(trial.ask("GET", f"/users/{user.id}"), user)
 
 
 def missing(trial: Trial) -> None:
-    """404 for an id that no user has."""
+    """Expect 404 for an id that no user has."""
     path = f"/users/{trial.absent()}"
     expect_status(trial.send("GET", path), [404])
     expect_status(trial.send("PATCH", path, json={"display_name": "Nobody"}), [404])
 
 
 def limits(trial: Trial) -> None:
-    """A page has 1 to 1000 users, 100 where nothing is said."""
+    """Expect pages of 1 to 1000 users, and of 100 where no limit is given."""
     for wrong in ("0", "-1", "1001", "ten"):
         expect_status(trial.send("GET", "/users", params={"limit": wrong}), [422])
     for limit, most in ((1, 1), (None, PAGE), (1000, 1000)):
@@ -112,7 +112,7 @@ def limits(trial: Trial) -> None:
 
 
 def pages(trial: Trial) -> None:
-    """Pages join without gap or overlap."""
+    """Expect pages that join without gap or overlap."""
     found, cursor = trial.page(7, None)
     for _ in range(3):
         users, cursor = trial.page(7, cursor)
@@ -121,7 +121,7 @@ def pages(trial: Trial) -> None:
 
 
 def last_page(trial: Trial) -> None:
-    """The last page says so, though it is full; a user that goes away shifts no page (keyset, not offset)."""
+    """Expect that a full last page says so, and that a user that goes away shifts no page (keyset)."""
     stored = trial.stored("order by id limit %s", WALKABLE + 1)
     if len(stored) > WALKABLE:
         return
@@ -139,7 +139,7 @@ def last_page(trial: Trial) -> None:
 
 
 def lookup(trial: Trial) -> None:
-    """Users come in the order asked, null where there is none."""
+    """Expect users in the order asked, null where there is none."""
     users = {user.id: user for user in trial.stored("where email like %s", f"{trial.mark}%")}
     absent, some = trial.absent(), list(users)
     most = [*islice(cycle(reversed(some)), 999), absent]
@@ -151,7 +151,7 @@ def lookup(trial: Trial) -> None:
 
 
 def patch(trial: Trial) -> None:
-    """One field of one user is changed, and its version and time with it."""
+    """Expect a change of one field of one user, and of its version and time with it."""
     for name in ("Ada “the first” Lovelace", None, "Ada"):
         before, *others = trial.own()
         answer = trial.ask("PATCH", f"/users/{before.id}", json={"display_name": name})
@@ -167,7 +167,7 @@ def patch(trial: Trial) -> None:
 
 
 def durability(trial: Trial) -> None:
-    """A change is committed and on disk before it is answered."""
+    """Expect that a change is committed and on disk before it is answered."""
     id_ = trial.own()[0].id
     state = "select display_name, pg_current_wal_flush_lsn() > %s::pg_lsn from users where id = %s"
     for number in range(20):
@@ -181,7 +181,7 @@ def durability(trial: Trial) -> None:
 
 
 def creation(trial: Trial) -> None:
-    """A user is stored under the lower-cased email, with a salted hash at the cost that was asked."""
+    """Expect a new user under the lower-cased email, with a salted hash at the cost that was asked."""
     plain = create(trial, f"{trial.mark}Plain@Example.com", PASSWORD)
     named = create(trial, f"{trial.mark}Named@Example.com", "8 chars.", "Zoë")
     for row, name in ((plain, None), (named, "Zoë")):
@@ -207,7 +207,7 @@ def create(trial: Trial, email: str, password: str, name: str | None = None) -> 
 
 
 def expect_hash(hashed: str, password: str, trial: Trial) -> None:
-    """argon2id of the password, at the cost that was asked, one lane. Raises DifferentError."""
+    """Raise DifferentError unless it is argon2id of the password, at the cost that was asked, in one lane."""
     try:
         argon2.PasswordHasher().verify(hashed, password)
         found = argon2.extract_parameters(hashed)
@@ -220,7 +220,7 @@ def expect_hash(hashed: str, password: str, trial: Trial) -> None:
 
 
 def refusals(trial: Trial) -> None:
-    """No user comes of a taken email, of what is no email, or of a short password."""
+    """Expect no user for a taken email, for what is no email, and for a short password."""
     before = trial.own()
     taken = {"email": before[-1].email.upper(), "password": PASSWORD}
     expect_status(trial.send("POST", "/users", json=taken), [409])
@@ -232,7 +232,7 @@ def refusals(trial: Trial) -> None:
 
 
 def export(trial: Trial) -> None:
-    """All users by id, one a line, where the server offers it."""
+    """Expect all users by id, one a line, where the server offers it."""
     content = bytearray()
     with trial.http.stream("GET", "/users/export", headers={"Authorization": trial.key}) as response:
         if response.status_code in NOT_OFFERED:
@@ -249,7 +249,7 @@ def export(trial: Trial) -> None:
 
 
 def imports(trial: Trial) -> None:
-    """Users with ready hashes are stored, under lower-cased emails, where the server offers it."""
+    """Expect users with ready hashes under lower-cased emails, where the server offers imports."""
     hashed = argon2.PasswordHasher(1, 8, 1).hash(PASSWORD)
     names: list[dict[str, str | None]] = [{}, {"display_name": None}, {"display_name": 'Zoë "\n\\\u2028'}]
     emails = [f"{trial.mark}Import-{number}@Example.com" for number in range(len(names))]
@@ -271,7 +271,7 @@ def imports(trial: Trial) -> None:
 
 
 def refuse_import(trial: Trial, hashed: str) -> None:
-    """No user comes of what is no email."""
+    """Expect no user for what is no email."""
     email = f"{trial.mark}import"
     bad = json.dumps({"email": email, "hashed_password": hashed}) + "\n"
     expect_status(trial.send("POST", "/users/import", lines=bad), [200, *REFUSED])

@@ -26,7 +26,7 @@ class SeedError(Exception):
 
 
 def settings() -> list[str]:
-    """PostgreSQL's settings. Commits stay durable: fsync and synchronous_commit are left on.
+    """Return PostgreSQL's settings. Commits stay durable: fsync and synchronous_commit are left on.
 
     What runs in the background at its own times is moved between the runs: vacuum and checkpoints.
     """
@@ -55,7 +55,7 @@ class Cluster:
         self._postmaster = psutil.Process(pid)
 
     def cpu(self) -> float:
-        """Seconds of CPU that all its processes have used, those that ended included."""
+        """Return the seconds of CPU that all its processes have used, those that ended included."""
         while True:
             own = self._postmaster.cpu_times()
             used: float = sum(own)
@@ -66,7 +66,7 @@ class Cluster:
                 return used
 
     def wait_for_exits(self, seconds: float = 5) -> None:
-        """Waits until the backends of clients that are gone have ended: their time is counted only then."""
+        """Wait until the backends of clients that are gone have ended: their time is counted only then."""
         deadline = time.monotonic() + seconds
         before = -1.0
         while time.monotonic() < deadline and before != (before := self.cpu()):
@@ -90,11 +90,11 @@ class Table:
 
     @property
     def key_hash(self) -> str:
-        """What the peers compare the key's SHA-256 with, in hex."""
+        """The SHA-256 of the key in hex, which the peers compare."""
         return sha256(self.token.encode()).hexdigest()
 
-    def settle(self) -> None:
-        """Removes what runs have made, and vacuums and writes out all that they changed.
+    def reset(self) -> None:
+        """Remove what runs have made; vacuum and write out all that they changed.
 
         Each writing run begins here, so that none pays for what the one before it has left.
         """
@@ -104,21 +104,21 @@ class Table:
             connection.execute("checkpoint")
 
     def count(self) -> int:
-        """How many users there are, to see what an import has done."""
+        """Return how many users there are, to see what an import has done."""
         with psycopg.connect(self.url) as connection:
             row = connection.execute("select count(*) from users").fetchone()
             assert row
             return int(row[0])
 
     def one_user(self) -> str:
-        """The JSON of one user, as a service answers it."""
+        """Return the JSON of one user, as a service answers it."""
         with psycopg.connect(self.url) as connection:
             row = connection.execute(ONE_USER, [self.rows // 2 + 1]).fetchone()
             assert row
             return str(row[0])
 
     def folder(self) -> str:
-        """The folder of the server's socket."""
+        """Return the folder of the server's socket."""
         return str(psycopg.conninfo.conninfo_to_dict(self.url)["host"])
 
 

@@ -24,7 +24,7 @@ from bench.records import Environment, Trips
 from bench.roster import CORE, SERVICE, Peer, Server, start
 from bench.trips import Proxy
 from bench.wire import Connection
-from bench.work import Cursor, Requests, WorkError, harvest
+from bench.work import Cursor, Requests, WorkError, collect_cursors
 
 COMMENTS = {
     ".sql": re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL),
@@ -163,7 +163,7 @@ def count_trips(peer: Peer, table: Table, folder: Path, count: int, idle: float)
         start(peer, table, folder, url=proxy.url(table.url)) as server,
     ):
         requests = Requests(table.token, table.rows, 0).fresh()
-        requests.cursors = try_harvest(server, requests, 20)
+        requests.cursors = try_collect_cursors(server, requests, 20)
         return Trips(
             point=count_some(proxy, server, requests, "point", count),
             page=count_some(proxy, server, requests, "page", count),
@@ -175,10 +175,10 @@ def count_trips(peer: Peer, table: Table, folder: Path, count: int, idle: float)
         )
 
 
-def try_harvest(server: Server, requests: Requests, count: int) -> list[Cursor]:
+def try_collect_cursors(server: Server, requests: Requests, count: int) -> list[Cursor]:
     """Return a peer's cursors, none where its pages fail: the page's own runs will say why."""
     try:
-        return harvest(server.port, requests, count)
+        return collect_cursors(server.port, requests, count)
     except (WorkError, OSError):
         return []
 
@@ -266,10 +266,10 @@ def read_environment(arguments: Sequence[str], versions_of: Iterable[str]) -> En
         kernel=platform.release(),
         python=sys.version.split()[0],
         postgres=postgres_version(),
-        wrk=said_by("wrk", "-v"),
-        node=said_by("node", "--version"),
-        go=said_by("go", "version"),
-        commit=said_by("git", "-C", str(CHECKOUT), "describe", "--always", "--dirty"),
+        wrk=first_line("wrk", "-v"),
+        node=first_line("node", "--version"),
+        go=first_line("go", "version"),
+        commit=first_line("git", "-C", str(CHECKOUT), "describe", "--always", "--dirty"),
         packages={name: distribution(name).version for name in sorted(closure(versions_of))},
     )
 
@@ -281,7 +281,7 @@ def cpu_model() -> str:
     return named[1] if named else platform.processor() or platform.machine()
 
 
-def said_by(*command: str) -> str:
+def first_line(*command: str) -> str:
     """Return the first line that a program prints, "" where it is not here."""
     try:
         return run(command, 10)[1].partition("\n")[0].strip()

@@ -78,7 +78,7 @@ class PeerContender:
         with canary.running(), Cpu(self._cluster, self.server) as cpu:
             result = run_wrk(port, self.requests.fresh(), work, cell.connections, cell.seconds, self._folder)
         if work == "register":
-            self.server.rest()
+            self.server.wait_until_idle()
         used = cpu.per(result.requests + canary.count)
         return Outcome(
             void=find_fault(result, self._known[work], canary),
@@ -260,7 +260,7 @@ def attempt(contender: Contender, cell: Cell, table: Table) -> list[Outcome]:
     outcomes: list[Outcome] = []
     for _ in range(2):
         if cell.work in WRITING:
-            table.settle()
+            table.reset()
         try:
             outcome = contender.measure(cell)
         except (WorkError, OSError) as error:

@@ -10,7 +10,7 @@ from bench.database import make_table, start_cluster
 from bench.load import run_wrk
 from bench.processes import watched_folder
 from bench.roster import ROSTER, SERVICE, Server, start
-from bench.work import TAGS, Requests, harvest
+from bench.work import TAGS, Requests, collect_cursors
 
 ROWS = 100_000
 WORKS = ("point", "point", "page", "point", "lookup", "point", "patch")
@@ -31,7 +31,7 @@ def main() -> None:
         table = make_table(cluster, ROWS)
         with start(peer, table, folder) as server:
             requests = Requests(table.token, ROWS, next(TAGS))
-            requests.cursors = harvest(server.port, requests, 50)
+            requests.cursors = collect_cursors(server.port, requests, 50)
             print(f"at the start {server.memory() / 1e6:.1f} MB")
             load(server, requests, folder, 2)
             before, done = server.memory(), 0

@@ -26,7 +26,7 @@ import msgspec
 from msgspec import Struct
 
 from bench.records import Outcome
-from bench.wire import WireError, take
+from bench.wire import WireError, parse_answer
 from bench.work import Cursor, Request, Requests
 
 GRACE = 5.0
@@ -54,7 +54,7 @@ class Job(Struct):
     cursors: list[Cursor]
 
 
-def holds(body: bytes, id_: int) -> bool:
+def has_id(body: bytes, id_: int) -> bool:
     """Return whether the first id in a body is this one, and not one that it is the beginning of."""
     for form in (b'"id":%d' % id_, b'"id": %d' % id_):
         at = body.find(form)
@@ -68,7 +68,7 @@ def percentile(ordered: Sequence[float], share: float) -> float:
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
-class Wrong(Exception):
+class InvalidAnswer(Exception):
     """An answer is not what it should be: the run is void."""
 
 
@@ -91,7 +91,7 @@ class Generator:
         self.latencies, self.from_send, self.lags = array("d"), array("d"), array("d")
 
     def run(self) -> None:
-        """Send all requests and wait for the answers. Raises Wrong, WireError, OSError."""
+        """Send all requests and wait for the answers. Raises InvalidAnswer, WireError, OSError."""
         clock = time.perf_counter
         total, rate, sent = len(self._requests), self._rate, 0
         begin = clock() + 0.01
@@ -103,7 +103,7 @@ class Generator:
                 sent += 1
                 now = clock()
             if now > deadline:
-                raise Wrong(f"{total - len(self.latencies)} of {total} not answered in time")
+                raise InvalidAnswer(f"{total - len(self.latencies)} of {total} not answered in time")
             until = begin + sent / rate if sent < total and self._free else deadline
             # epoll itself waits in whole ms; select on it, in µs.
             if select.select([self._epoll], [], [], max(0.0, until - now))[0]:
@@ -116,22 +116,22 @@ class Generator:
             self.lags.append(now - due)
         self._busy[fd] = request, due, now
         if self._sockets[fd].send(request.raw) != len(request.raw):
-            raise Wrong("a request did not fit the socket")
+            raise InvalidAnswer("a request did not fit the socket")
 
     def _receive(self, fd: int) -> None:
         received = self._sockets[fd].recv(1 << 18)
         if not received or fd not in self._busy:
-            raise Wrong("a connection was closed" if not received else "an answer to no request")
+            raise InvalidAnswer("a connection was closed" if not received else "an answer to no request")
         data = self._parts[fd] + received
-        answer = take(data)
+        answer = parse_answer(data)
         if answer is None:
             self._parts[fd] = data
             return
         request, due, sent = self._busy.pop(fd)
         if not 200 <= answer.status < 300:
-            raise Wrong(f"status {answer.status}")
-        if request.id is not None and not holds(answer.body, request.id):
-            raise Wrong(f"an answer without the id {request.id}: {answer.body[:80]!r}")
+            raise InvalidAnswer(f"status {answer.status}")
+        if request.id is not None and not has_id(answer.body, request.id):
+            raise InvalidAnswer(f"an answer without the id {request.id}: {answer.body[:80]!r}")
         now = time.perf_counter()
         self.latencies.append(now - due)
         self.from_send.append(now - sent)
@@ -151,7 +151,7 @@ def drive(port: int, requests: list[Request], rate: float, connections: int) -> 
     started = time.perf_counter()
     try:
         generator.run()
-    except (Wrong, WireError, OSError) as error:
+    except (InvalidAnswer, WireError, OSError) as error:
         return Outcome(void=str(error))
     finally:
         generator.close()

@@ -27,7 +27,7 @@ def spawn(
     stdin: IO[bytes] | int = subprocess.DEVNULL,
     folder: Path | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Starts a program: a Ctrl-C in the terminal does not reach it, and what it starts ends with it."""
+    """Start a program: a Ctrl-C in the terminal does not reach it, and what it starts ends with it."""
     return subprocess.Popen(
         command,
         env=dict(environment) if environment is not None else None,
@@ -45,7 +45,7 @@ def clean_environment() -> dict[str, str]:
 
 
 def is_setting(name: str) -> bool:
-    """Whether a variable of the user's would change a service or a driver."""
+    """Return whether a variable of the user's would change a service or a driver."""
     return name.startswith(("SVC_", "PG", "UVICORN_")) or name == "OPEN_REGISTRATION"
 
 
@@ -69,7 +69,7 @@ def run(
     folder: Path | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> tuple[int, str]:
-    """Runs a program to its end: exit code and output. An interruption, or too long a time, ends it.
+    """Run a program to its end, for at most so many seconds; return its exit code and its output.
 
     Raises subprocess.TimeoutExpired.
     """
@@ -85,7 +85,7 @@ def run(
 
 @contextmanager
 def watched_folder(*leftovers: Path) -> Generator[Path]:
-    """A folder for one run. When the block ends, or the process in any way, nothing of the run is left.
+    """Make a folder for one run. When the block or the process ends in any way, nothing of it is left.
 
     A second process sees to that: it waits for the end of a pipe, which comes with the end of this
     process even by SIGKILL, then ends every process with the run's mark and removes folder and leftovers.
@@ -105,7 +105,7 @@ def watched_folder(*leftovers: Path) -> Generator[Path]:
 
 
 def watch(folder: str, leftovers: Sequence[str]) -> None:
-    """What the second process does."""
+    """Wait for the end of stdin; then end what is left of the run, and remove its folders."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     sys.stdin.buffer.read()
@@ -122,7 +122,7 @@ def watch(folder: str, leftovers: Sequence[str]) -> None:
 
 
 def find_marked(folder: str) -> list[psutil.Process]:
-    """Every process that was started, directly or not, by the run in this folder."""
+    """Return every process that was started, directly or not, by the run in this folder."""
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):

@@ -12,7 +12,7 @@ from msgspec import structs
 from bench.analysis import Results, median_of
 from bench.ceilings import Copy, Pgbench
 from bench.database import Cluster, Table, make_table
-from bench.figures import count_files, count_trips, idle_cpu, start_times, try_harvest
+from bench.figures import count_files, count_trips, idle_cpu, start_times, try_collect_cursors
 from bench.measure import (
     BulkContender,
     ConstantContender,
@@ -84,7 +84,7 @@ class Suite:
             self._mark(peer, "failed", [str(error)])
             return False
         finally:
-            table.settle()
+            table.reset()
         return True
 
     def _count(self, peer: Peer, table: Table, record: PeerRecord) -> None:
@@ -128,7 +128,7 @@ class Suite:
         found: list[Contender] = []
         for server in servers:
             requests = Requests(table.token, table.rows, 0)
-            requests.cursors = try_harvest(server, requests, self.plan.cursors) if paging else []
+            requests.cursors = try_collect_cursors(server, requests, self.plan.cursors) if paging else []
             found.append(PeerContender(server, self.cluster, requests, self.folder, self.plan.samples))
             found.append(BulkContender(server, self.cluster, table))
         return found
@@ -168,7 +168,7 @@ class Suite:
                     self._note(cell, round_, number, contender.name, outcome)
                 self.advance(cell, cell.seconds + OVERHEAD)
         if cell.work in WRITING:
-            table.settle()
+            table.reset()
 
     def _note(self, cell: Cell, round_: int, attempt_: int, name: str, outcome: Outcome) -> None:
         run = Run(

@@ -203,7 +203,7 @@ def check_users(answer: Answer, ids: list[int]) -> str | None:
     return next(filter(None, wrong), None)
 
 
-def harvest(port: int, requests: Requests, count: int) -> list[Cursor]:
+def collect_cursors(port: int, requests: Requests, count: int) -> list[Cursor]:
     """Return up to `count` cursors of a peer, whose pages begin every 1,000 users.
 
     Raises WorkError, WireError, OSError.

@@ -1,4 +1,4 @@
-"""The suite measures the service from outside: what it knows of the inside, and that it knows it rightly."""
+"""bench/ imports nothing of the service; what it repeats of the service agrees with it."""
 
 import ast
 from collections.abc import Iterator

@@ -101,12 +101,12 @@ def test_the_report_names_what_was_not_measured_and_why() -> None:
 def test_answers_are_taken_apart() -> None:
     plain = b"HTTP/1.1 200 OK\r\ncontent-LENGTH: 2\r\n\r\nhi"
     chunks = b"HTTP/1.1 201 Created\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n3;x=y\r\n yo\r\n0\r\n\r\n"
-    assert wire.take(plain + b"HTTP") == (200, b"hi", len(plain))
-    assert wire.take(chunks + b"HTTP") == (201, b"hi yo", len(chunks))
+    assert wire.parse_answer(plain + b"HTTP") == (200, b"hi", len(plain))
+    assert wire.parse_answer(chunks + b"HTTP") == (201, b"hi yo", len(chunks))
     for whole in (plain, chunks):
-        assert all(wire.take(whole[:end]) is None for end in range(len(whole)))
+        assert all(wire.parse_answer(whole[:end]) is None for end in range(len(whole)))
     with pytest.raises(wire.WireError):
-        wire.take(b"nonsense\r\n\r\n")
+        wire.parse_answer(b"nonsense\r\n\r\n")
 
 
 def test_emails_of_two_makers_never_meet() -> None:
@@ -180,7 +180,7 @@ def test_a_server_is_waited_for_until_it_rests() -> None:
         server = Server(ROSTER[0], process, 0, 0.0)
         time.sleep(0.3)
         started = time.monotonic()
-        server.rest()
+        server.wait_until_idle()
         assert 0.5 < time.monotonic() - started < 9
     finally:
         end(process)
