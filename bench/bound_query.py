@@ -24,7 +24,7 @@ ROWS = 100_000
 
 
 async def measure(url: DatabaseUrl, blocks: int, calls: int) -> None:
-    """Prints µs a call, and the ratio."""
+    """Print µs a call of both ways, and the median ratio."""
     connection = await connect(Config(database_url=url))
     users = UserQueries.bind(connection)
     statement = await connection.prepare(load("users.sql")["get_user"].sql)
@@ -50,13 +50,14 @@ async def measure(url: DatabaseUrl, blocks: int, calls: int) -> None:
 
 
 def main() -> None:
-    """A server of its own, 100,000 rows, and the measurement."""
+    """Start a server with 100,000 rows, and measure."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--blocks", type=int, default=100)
     parser.add_argument("--calls", type=int, default=500)
     options = parser.parse_args()
     with watched_folder() as folder, start_cluster(folder / "data") as cluster:
-        uvloop.run(measure(make_table(cluster, ROWS).url, options.blocks, options.calls))
+        url = DatabaseUrl(make_table(cluster, ROWS).url)
+        uvloop.run(measure(url, options.blocks, options.calls))
 
 
 if __name__ == "__main__":

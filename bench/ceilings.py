@@ -4,14 +4,15 @@ import random
 import re
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any
 
-from bench.database import Cluster, Table, program
-from bench.processes import run
+from bench.database import Cluster, Table
+from bench.postgres import USER, program
+from bench.processes import CHECKOUT, run
+from bench.records import Outcome
 from bench.work import KINDS, LOOKUP, PAGE, WorkError
-from svc.postgres.statements import load
 
 IDS_FILES = 20
 
@@ -20,26 +21,26 @@ IMPORTED = 100_000
 
 
 def point(table: Table) -> str:
-    """The service's get_user."""
+    """Return a script of the service's get_user."""
     return f"\\set id random(1, {table.rows})\n" + statement("get_user", id=":id", with_profile="false")
 
 
 def page(table: Table) -> str:
-    """The service's list_users_by_id, from anywhere."""
+    """Return a script of the service's list_users_by_id, from anywhere."""
     values = {"after.id": ":after", "limit": str(PAGE + 1), "with_profile": "false"}
     last = max(1, table.rows - PAGE)
     return f"\\set after random(0, {last})\n" + statement("list_users_by_id", **values)
 
 
 def patch(table: Table) -> str:
-    """The service's update_user, of the name alone."""
+    """Return a script of the service's update_user, of the name alone."""
     values = {"id": ":id", "change.display_name": ":name::text", "set_display_name": "true"}
     sets = f"\\set id random(1, {table.rows})\n\\set name random(10000000, 99999999)\n"
     return sets + statement("update_user", **values)
 
 
 def create(table: Table) -> str:
-    """The service's create_user; numbers stand for emails."""
+    """Return a script of the service's create_user; numbers stand for emails."""
     values = {"new.email": ":email::text", "hashed_password": "'none'", "new.display_name": "'Bench'"}
     return "\\set email random(1, 1000000000000000000)\n" + statement("create_user", **values)
 
@@ -47,13 +48,25 @@ def create(table: Table) -> str:
 SCRIPTS: dict[str, Callable[[Table], str]] = {"point": point, "page": page, "patch": patch, "create": create}
 
 
+PARAMETER = re.compile(r"(?<!:):([a-z_][\w.]*)")
+"""A named parameter, such as `:id` or `:after.id`, and not a cast."""
+
+
 def statement(name: str, **values: str) -> str:
-    """A query of the service, with these expressions for its parameters and null for all others."""
-    query = (load("users.sql") | load("user_lists.sql"))[name]
-    return (
-        re.sub(r"\$(\d+)", lambda match: values.get(query.parameters[int(match[1]) - 1], "null"), query.sql)
-        + ";\n"
-    )
+    """Return the service's query with these expressions for its parameters, and null for all others."""
+    return PARAMETER.sub(lambda found: values.get(found[1], "null"), read_queries()[name]) + ";\n"
+
+
+@cache
+def read_queries() -> Mapping[str, str]:
+    """Return the SQL of each query in queries/*.sql by its name, without comments and semicolon.
+
+    The files hold one statement below each header `-- name: get_user :one`.
+    """
+    texts = (path.read_text() for path in sorted((CHECKOUT / "queries").glob("*.sql")))
+    parts = re.split(r"(?m)^-- name: (\w+) .*$", "\n".join(texts))
+    bodies = (re.sub(r"(?m)^--.*$", "", part).partition(";")[0].strip() for part in parts[2::2])
+    return dict(zip(parts[1::2], bodies, strict=True))
 
 
 class Pgbench:
@@ -63,36 +76,35 @@ class Pgbench:
         self._cluster, self._table, self._folder = cluster, table, folder
 
     def can(self, work: str) -> bool:
-        """Whether the work is SQL alone."""
+        """Return whether the work is SQL alone."""
         return all(kind in SCRIPTS or kind == "lookup" for kind in KINDS.get(work, ["none"]))
 
-    def measure(self, work: str, clients: int, seconds: float) -> dict[str, Any]:
-        """Statements a second, and PostgreSQL's CPU µs for each. Raises WorkError."""
+    def measure(self, work: str, clients: int, seconds: float) -> Outcome:
+        """Run a work with so many clients; requests are runs of a script. Raises WorkError."""
         before = self._cluster.cpu()
         command = [program("pgbench"), "-M", "prepared", "-n", "-c", str(clients), "-j", "1"]
         command += ["-T", str(max(1, round(seconds))), *self._scripts(work)]
-        command += ["-h", self._table.folder(), "-U", "bareline", f"bench_{self._table.rows}"]
+        command += ["-h", self._table.folder(), "-U", USER, f"bench_{self._table.rows}"]
         try:
             code, said = run(command, seconds + 60)
         except subprocess.TimeoutExpired:
             raise WorkError("pgbench did not end") from None
         self._cluster.wait_for_exits()
-        used = self._cluster.cpu() - before
-        done = re.search(r"actually processed: (\d+)", said)
-        rate = re.search(r"tps = ([\d.]+)", said)
-        if code or not done or not rate or not int(done[1]):
+        done, rate = read_figure("actually processed: ", said), read_figure("tps = ", said)
+        if code or not done or rate is None:
             raise WorkError(f"pgbench: {said.strip()[-300:]}")
-        latency = re.search(r"latency average = ([\d.]+)", said)
-        return {
-            "requests": int(done[1]),
-            "rate": float(rate[1]),
-            "mean_ms": float(latency[1]) if latency else None,
-            "cpu_postgres": used / int(done[1]) * 1e6,
-        }
+        return Outcome(
+            void=None,
+            clients=clients,
+            requests=int(done),
+            rate=rate,
+            mean_ms=read_figure("latency average = ", said),
+            cpu_postgres=(self._cluster.cpu() - before) / done * 1e6,
+        )
 
     def best_clients(self, work: str, counts: Sequence[int]) -> tuple[int, dict[int, float]]:
-        """Which number of clients has the highest rate, and the rate of each. Raises WorkError."""
-        rates = {clients: self.measure(work, clients, 1)["rate"] for clients in counts}
+        """Return which number of clients has the highest rate, and the rate of each. Raises WorkError."""
+        rates = {clients: self.measure(work, clients, 1).rate or 0.0 for clients in counts}
         return max(rates, key=lambda clients: rates[clients]), rates
 
     def _scripts(self, work: str) -> list[str]:
@@ -107,7 +119,7 @@ class Pgbench:
         return arguments
 
     def _lookup_scripts(self) -> list[str]:
-        """Some sets of ids, each in a script of its own: pgbench has no arrays."""
+        """Return arguments for some sets of ids, a script for each: pgbench has no arrays."""
         chance, arguments = random.Random(1), []
         for number in range(IDS_FILES):
             ids = ",".join(str(chance.randint(1, self._table.rows)) for _ in range(LOOKUP))
@@ -117,23 +129,22 @@ class Pgbench:
         return arguments
 
 
+def read_figure(name: str, said: str) -> float | None:
+    """Return the number that pgbench prints after a name, None where it prints none."""
+    found = re.search(re.escape(name) + r"([\d.]+)", said)
+    return float(found[1]) if found else None
+
+
 class Copy:
     """COPY by psql, out to /dev/null and in from a file."""
 
     def __init__(self, cluster: Cluster, table: Table, folder: Path) -> None:
         self._cluster, self._table, self._folder = cluster, table, folder
 
-    def measure(self, work: str) -> dict[str, Any]:
-        """Rows a second, and PostgreSQL's CPU µs for each. Raises WorkError."""
-        if work == "export":
-            what, rows = f"(select {COLUMNS} from users order by id) to '/dev/null'", self._table.rows
-        else:
-            source = self._folder / "import.csv"
-            lines = (f"copy-{n}@example.com,none,Bench {n}\n" for n in range(IMPORTED))
-            source.write_text("".join(lines))
-            what = f"users (email, hashed_password, display_name) from '{source}' (format csv)"
-            rows = IMPORTED
-        command = [program("psql"), "-X", "-h", self._table.folder(), "-U", "bareline"]
+    def measure(self, work: str) -> Outcome:
+        """Run one COPY; requests are rows. Raises WorkError."""
+        what, rows = self._export() if work == "export" else self._import()
+        command = [program("psql"), "-X", "-h", self._table.folder(), "-U", USER]
         command += ["-d", f"bench_{self._table.rows}", "-c", f"\\copy {what}"]
         before, started = self._cluster.cpu(), time.perf_counter()
         code, said = run(command, 600)
@@ -142,9 +153,16 @@ class Copy:
             raise WorkError(f"COPY: {said.strip()[-300:]}")
         self._cluster.wait_for_exits()
         used = self._cluster.cpu() - before
-        return {
-            "requests": rows,
-            "seconds": seconds,
-            "rate": rows / seconds,
-            "cpu_postgres": used / rows * 1e6,
-        }
+        return Outcome(
+            void=None, requests=rows, seconds=seconds, rate=rows / seconds, cpu_postgres=used / rows * 1e6
+        )
+
+    def _export(self) -> tuple[str, int]:
+        """Return what to copy out, and how many rows these are."""
+        return f"(select {COLUMNS} from users order by id) to '/dev/null'", self._table.rows
+
+    def _import(self) -> tuple[str, int]:
+        """Write a file of rows; return how to copy it in, and how many rows these are."""
+        source = self._folder / "import.csv"
+        source.write_text("".join(f"copy-{n}@example.com,none,Bench {n}\n" for n in range(IMPORTED)))
+        return f"users (email, hashed_password, display_name) from '{source}' (format csv)", IMPORTED

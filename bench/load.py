@@ -5,7 +5,6 @@ the canary finds anything wrong. wrk's percentiles are corrected for coordinated
 estimate (`stats_correct`); the fixed rate of openloop.py measures what is only estimated here.
 """
 
-import json
 import math
 import statistics
 import subprocess
@@ -13,7 +12,9 @@ import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+
+import msgspec
+from msgspec import Struct, field
 
 from bench.processes import run
 from bench.wire import Connection, WireError
@@ -28,7 +29,24 @@ CANARY_PAUSE = 0.05
 """Seconds between two requests of the canary: it must not be a load of its own."""
 
 
-class Sample(NamedTuple):
+class WrkResult(Struct):
+    """What load.lua prints at its end: times in seconds, latencies in ms, and the errors by kind."""
+
+    requests: int
+    bytes: int
+    seconds: float
+    p50: float
+    p90: float
+    p99: float
+    p99_9: float = field(name="p99.9")
+    connect: int
+    read: int
+    write: int
+    status: int
+    timeout: int
+
+
+class Sample(Struct, frozen=True):
     """Sizes of answers that were checked, in bytes on the wire."""
 
     mean: float
@@ -37,7 +55,7 @@ class Sample(NamedTuple):
 
 
 def take_sample(port: int, requests: Requests, work: str, count: int) -> Sample:
-    """Asks one at a time and checks each answer. Raises WorkError at the first that is wrong."""
+    """Ask one at a time and check each answer; return their sizes. Raises WorkError at a wrong one."""
     sizes: list[int] = []
     try:
         with Connection(port) as connection:
@@ -61,7 +79,7 @@ class Canary:
         self._port, self._requests, self._work = port, requests, work
         self._stop = threading.Event()
 
-    def _sing(self) -> None:
+    def _ask(self) -> None:
         try:
             with Connection(self._port) as connection:
                 while not (self._stop.wait(CANARY_PAUSE) or self.wrong):
@@ -73,8 +91,8 @@ class Canary:
 
     @contextmanager
     def running(self) -> Generator[None]:
-        """The canary sings for as long as the block lasts."""
-        thread = threading.Thread(target=self._sing, daemon=True)
+        """Ask and check for as long as the block lasts."""
+        thread = threading.Thread(target=self._ask, daemon=True)
         thread.start()
         try:
             yield
@@ -85,11 +103,8 @@ class Canary:
 
 def run_wrk(
     port: int, requests: Requests, work: str, connections: int, seconds: float, folder: Path
-) -> dict[str, Any]:
-    """What load.lua's done() prints: requests, bytes, seconds, percentiles in ms, errors by kind.
-
-    Raises WorkError where wrk itself fails.
-    """
+) -> WrkResult:
+    """Run wrk for so many seconds, with one thread. Raises WorkError where wrk itself fails."""
     prepared = folder / "prepared.txt"
     prepared.write_text(requests.prepared(work))
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "--timeout", "10s", "-s", str(SCRIPT)]
@@ -101,20 +116,22 @@ def run_wrk(
     last = output.strip().rpartition("\n")[2]
     if code or not last.startswith("{"):
         raise WorkError(f"wrk failed: {output.strip()[-200:]}")
-    return dict(json.loads(last))
+    return msgspec.json.decode(last, type=WrkResult)
 
 
-def find_fault(result: dict[str, Any], sample: Sample, canary: Canary) -> str | None:
-    """Why a run is void, or None."""
+def find_fault(result: WrkResult, sample: Sample, canary: Canary) -> str | None:
+    """Return why a run is void, or None."""
     if canary.wrong:
         return f"the canary: {canary.wrong}"
-    for kind in ("status", "connect", "read", "write", "timeout"):
-        if result[kind]:
-            return f"{result[kind]} answers not 2xx" if kind == "status" else f"{result[kind]} {kind} errors"
-    if not result["requests"] or not canary.count:
+    if result.status:
+        return f"{result.status} answers not 2xx"
+    for kind in ("connect", "read", "write", "timeout"):
+        if count := getattr(result, kind):
+            return f"{count} {kind} errors"
+    if not result.requests or not canary.count:
         return "no answer"
-    mean = result["bytes"] / result["requests"]
-    error = math.sqrt(1 / result["requests"] + 1 / sample.count)
+    mean = result.bytes / result.requests
+    error = math.sqrt(1 / result.requests + 1 / sample.count)
     if abs(mean - sample.mean) > sample.mean * TOLERANCE + 4 * sample.deviation * error:
         return f"{mean:.0f} bytes an answer, where the checked ones had {sample.mean:.0f}"
     return None

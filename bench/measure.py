@@ -1,26 +1,26 @@
 """One run of anybody who takes part: what it did, or why it does not count."""
 
-import json
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import NamedTuple, Protocol
 
+import msgspec
 import psutil
+from msgspec import structs
 
 from bench.bulk import NotOffered, measure_bulk
 from bench.ceilings import Copy, Pgbench
 from bench.database import Cluster, Table
 from bench.load import Canary, Sample, find_fault, run_wrk, take_sample
+from bench.openloop import Job
 from bench.plan import Cell
 from bench.processes import end, spawn
+from bench.records import NOT_OFFERED, Outcome
 from bench.roster import Server
 from bench.work import KINDS, WRITING, Request, Requests, WorkError
-
-Run = dict[str, Any]
-"""A run's figures as they are in raw.json; `void` is the reason why they do not count, or None."""
 
 BULK = ("export", "import")
 FIXED_RATE_CONNECTIONS = 64
@@ -32,11 +32,11 @@ class Contender(Protocol):
     name: str
 
     def can(self, cell: Cell) -> bool:
-        """Whether it takes part in a cell."""
+        """Return whether it takes part in a cell."""
         ...
 
-    def measure(self, cell: Cell) -> Run:
-        """One run. Raises WorkError, NotOffered, OSError."""
+    def measure(self, cell: Cell) -> Outcome:
+        """Run a cell once. Raises WorkError, OSError."""
         ...
 
 
@@ -53,72 +53,78 @@ class PeerContender:
         self._known: dict[str, Sample] = {}
 
     def can(self, cell: Cell) -> bool:
-        """Requests; at a fixed rate only where the peer's own rate is known."""
+        """Return whether it is single requests; at a fixed rate the peer's own rate must be known."""
         works = self.server.peer.works
         if cell.work in BULK or (works and cell.work not in works):
             return False
         return cell.share is None or bool(self.rates.get(cell.rows))
 
-    def measure(self, cell: Cell) -> Run:
-        """One closed-loop run, or one at a share of the rate that those had."""
+    def measure(self, cell: Cell) -> Outcome:
+        """Run a closed loop once, or requests at a share of the rate that the closed loops had."""
         if cell.share is not None:
-            return self._at_rate(cell)
-        result = self._closed(cell)
-        if result["void"] is None and (cell.work, cell.connections) == ("point", 64):
-            self.rates.setdefault(cell.rows, []).append(result["rate"])
-        return result
+            return self._at_rate(cell, cell.share)
+        outcome = self._closed(cell)
+        is_measure = outcome.void is None and (cell.work, cell.connections) == ("point", 64)
+        if is_measure and outcome.rate is not None:
+            self.rates.setdefault(cell.rows, []).append(outcome.rate)
+        return outcome
 
-    def _closed(self, cell: Cell) -> Run:
-        work = cell.work
+    def _closed(self, cell: Cell) -> Outcome:
+        work, port = cell.work, self.server.port
         if work not in self._known:
-            self._known[work] = take_sample(
-                self.server.port, self.requests.fresh(), work, max(self._samples, len(KINDS[work]))
-            )
-        canary = Canary(self.server.port, self.requests.fresh(), work)
+            count = max(self._samples, len(KINDS[work]))
+            self._known[work] = take_sample(port, self.requests.fresh(), work, count)
+        canary = Canary(port, self.requests.fresh(), work)
         with canary.running(), Cpu(self._cluster, self.server) as cpu:
-            result = run_wrk(
-                self.server.port, self.requests.fresh(), work, cell.connections, cell.seconds, self._folder
-            )
+            result = run_wrk(port, self.requests.fresh(), work, cell.connections, cell.seconds, self._folder)
         if work == "register":
-            self.server.rest()
-        result["void"] = find_fault(result, self._known[work], canary)
-        result["rate"] = result["requests"] / result["seconds"]
-        result["canaries"] = canary.count
-        return result | cpu.per(result["requests"] + canary.count) | {"memory": self.server.memory()}
+            self.server.wait_until_idle()
+        used = cpu.per(result.requests + canary.count)
+        return Outcome(
+            void=find_fault(result, self._known[work], canary),
+            rate=result.requests / result.seconds,
+            canaries=canary.count,
+            cpu_service=used.service,
+            cpu_postgres=used.postgres,
+            memory=self.server.memory(),
+            **structs.asdict(result),
+        )
 
-    def _at_rate(self, cell: Cell) -> Run:
-        assert cell.share is not None
+    def _at_rate(self, cell: Cell, share: float) -> Outcome:
         rates = sorted(self.rates[cell.rows])
-        offered = cell.share * rates[len(rates) // 2]
-        requests = self.requests.fresh()
-        job = {
-            "port": self.server.port,
-            "rate": offered,
-            "seconds": cell.seconds,
-            "connections": FIXED_RATE_CONNECTIONS,
-            "work": cell.work,
-            "token": requests.token,
-            "rows": requests.rows,
-            "tag": requests.tag,
-            "cursors": requests.cursors,
-        }
+        job = self._make_job(cell, share * rates[len(rates) // 2])
         psutil.cpu_percent()  # from here on
         with Cpu(self._cluster, self.server) as cpu:
-            result = run_openloop(job, cell.seconds + 60)
-        busy = psutil.cpu_percent() / 100
-        if result["void"] is None:
-            result |= cpu.per(result["requests"]) | {"rate": result["requests"] / result["seconds"]}
-        return result | {"offered": offered, "machine_busy": busy}
+            outcome = run_openloop(job)
+        outcome.machine_busy = psutil.cpu_percent() / 100
+        outcome.offered = job.rate
+        if outcome.requests is not None:
+            outcome.cpu_service, outcome.cpu_postgres = cpu.per(outcome.requests)
+        return outcome
+
+    def _make_job(self, cell: Cell, rate: float) -> Job:
+        requests = self.requests.fresh()
+        return Job(
+            port=self.server.port,
+            rate=rate,
+            seconds=cell.seconds,
+            connections=FIXED_RATE_CONNECTIONS,
+            work=cell.work,
+            token=requests.token,
+            rows=requests.rows,
+            tag=requests.tag,
+            cursors=requests.cursors,
+        )
 
 
-def run_openloop(job: dict[str, Any], seconds: float) -> Run:
-    """The open loop in a process of its own. Raises WorkError."""
+def run_openloop(job: Job) -> Outcome:
+    """Run the open loop in a process of its own. Raises WorkError."""
     with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as output:
-        given.write(json.dumps(job).encode())
+        given.write(msgspec.json.encode(job))
         given.seek(0)
         process = spawn([sys.executable, "-m", "bench.openloop"], output=output, stdin=given)
         try:
-            code = process.wait(seconds)
+            code = process.wait(job.seconds + 60)
         except subprocess.TimeoutExpired:
             raise WorkError("the generator did not end") from None
         finally:
@@ -127,7 +133,14 @@ def run_openloop(job: dict[str, Any], seconds: float) -> Run:
         said = output.read().decode(errors="replace").strip()
     if code:
         raise WorkError(f"the generator failed: {said[-300:]}")
-    return dict(json.loads(said.rpartition("\n")[2]))
+    return msgspec.json.decode(said.rpartition("\n")[2], type=Outcome)
+
+
+class CpuTimes(NamedTuple):
+    """CPU µs a request, of all processes of a service and of PostgreSQL."""
+
+    service: float
+    postgres: float
 
 
 class Cpu:
@@ -143,10 +156,10 @@ class Cpu:
     def __exit__(self, *_: object) -> None:
         self._used = [source() - before for source, before in zip(self._sources, self._before, strict=True)]
 
-    def per(self, requests: int) -> Run:
-        """µs a request."""
+    def per(self, requests: int) -> CpuTimes:
+        """Return µs a request."""
         service, postgres = (used / max(requests, 1) * 1e6 for used in self._used)
-        return {"cpu_service": service, "cpu_postgres": postgres}
+        return CpuTimes(service, postgres)
 
 
 class BulkContender:
@@ -158,18 +171,27 @@ class BulkContender:
         self._lacks: set[str] = set()
 
     def can(self, cell: Cell) -> bool:
-        """Exports and imports, unless it was found to have none."""
+        """Return whether it is an export or an import, and the peer was not found to have none."""
         return cell.work in BULK and cell.work not in self._lacks and not self._server.peer.works
 
-    def measure(self, cell: Cell) -> Run:
-        """One export or import."""
+    def measure(self, cell: Cell) -> Outcome:
+        """Run one export or import; requests are rows."""
         try:
             with Cpu(self._cluster, self._server) as cpu:
-                result = measure_bulk(self._server, self._table, cell.work)
+                rows, seconds = measure_bulk(self._server, self._table, cell.work)
         except NotOffered:
             self._lacks.add(cell.work)
-            return {"void": "not offered"}
-        return {"void": None, **result, **cpu.per(result["requests"]), "memory": self._server.memory()}
+            return Outcome(void=NOT_OFFERED)
+        used = cpu.per(rows)
+        return Outcome(
+            void=None,
+            requests=rows,
+            seconds=seconds,
+            rate=rows / seconds,
+            cpu_service=used.service,
+            cpu_postgres=used.postgres,
+            memory=self._server.memory(),
+        )
 
 
 class PgbenchContender:
@@ -180,15 +202,15 @@ class PgbenchContender:
         self._pgbench, self._best = pgbench, best
 
     def can(self, cell: Cell) -> bool:
-        """Closed loops of what is SQL alone; the best number of clients only once, at 64 connections."""
+        """Return whether it is a closed loop of SQL alone; the best number of clients runs once, at 64."""
         if cell.share is not None or cell.work == "register" or not self._pgbench.can(cell.work):
             return False
         return self._best is None or (cell.connections == 64 and cell.work in self._best)
 
-    def measure(self, cell: Cell) -> Run:
-        """One run of pgbench."""
+    def measure(self, cell: Cell) -> Outcome:
+        """Run pgbench once."""
         clients = cell.connections if self._best is None else self._best[cell.work]
-        return {"void": None, "clients": clients, **self._pgbench.measure(cell.work, clients, cell.seconds)}
+        return self._pgbench.measure(cell.work, clients, cell.seconds)
 
 
 class CopyContender:
@@ -200,12 +222,12 @@ class CopyContender:
         self._copy = copy
 
     def can(self, cell: Cell) -> bool:
-        """Exports and imports."""
+        """Return whether it is an export or an import."""
         return cell.work in BULK
 
-    def measure(self, cell: Cell) -> Run:
-        """One COPY."""
-        return {"void": None, **self._copy.measure(cell.work)}
+    def measure(self, cell: Cell) -> Outcome:
+        """Run COPY once."""
+        return self._copy.measure(cell.work)
 
 
 class ConstantRequests(Requests):
@@ -216,11 +238,11 @@ class ConstantRequests(Requests):
         self._body = body
 
     def fresh(self) -> "ConstantRequests":
-        """The emails of others are of no matter here."""
+        """Return itself: it makes no emails that could meet others."""
         return self
 
     def point(self) -> Request:
-        """`GET /users/{id}`"""
+        """Return a `GET /users/{id}`."""
         request = super().point()
         return request._replace(check=lambda answer: None if answer.body == self._body else "other bytes")
 
@@ -229,21 +251,21 @@ class ConstantContender(PeerContender):
     """uvicorn alone, beside the point reads."""
 
     def can(self, cell: Cell) -> bool:
-        """Closed-loop point reads."""
+        """Return whether it is a closed loop of point reads."""
         return cell.share is None and cell.work == "point"
 
 
-def attempt(contender: Contender, cell: Cell, table: Table) -> list[Run]:
-    """One run, and once more where it was void: the last one counts."""
-    runs: list[Run] = []
-    for number in (1, 2):
+def attempt(contender: Contender, cell: Cell, table: Table) -> list[Outcome]:
+    """Run a cell once, and once more if that was void; return both, of which the last one counts."""
+    outcomes: list[Outcome] = []
+    for _ in range(2):
         if cell.work in WRITING:
-            table.settle()
+            table.reset()
         try:
-            run = contender.measure(cell)
+            outcome = contender.measure(cell)
         except (WorkError, OSError) as error:
-            run = {"void": str(error)}
-        runs.append({"attempt": number, **run})
-        if run["void"] is None or run["void"] == "not offered":
+            outcome = Outcome(void=str(error))
+        outcomes.append(outcome)
+        if outcome.void in (None, NOT_OFFERED):
             break
-    return runs
+    return outcomes

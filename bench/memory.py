@@ -10,20 +10,19 @@ from bench.database import make_table, start_cluster
 from bench.load import run_wrk
 from bench.processes import watched_folder
 from bench.roster import ROSTER, SERVICE, Server, start
-from bench.work import TAGS, Requests, harvest
+from bench.work import TAGS, Requests, collect_cursors
 
 ROWS = 100_000
 WORKS = ("point", "point", "page", "point", "lookup", "point", "patch")
 
 
 def load(server: Server, requests: Requests, folder: Path, seconds: float) -> int:
-    """Some seconds of each work; how many requests that were. Raises WorkError."""
-    counts = [run_wrk(server.port, requests.fresh(), work, 64, seconds, folder)["requests"] for work in WORKS]
-    return sum(counts)
+    """Run some seconds of each work; return how many requests these were. Raises WorkError."""
+    return sum(run_wrk(server.port, requests.fresh(), work, 64, seconds, folder).requests for work in WORKS)
 
 
 def main() -> None:
-    """Prints resident MB at the start, after the warm-up, and after each round."""
+    """Print resident MB at the start, after the warm-up, and after each round."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--requests", type=int, default=1_000_000)
     options = parser.parse_args()
@@ -32,7 +31,7 @@ def main() -> None:
         table = make_table(cluster, ROWS)
         with start(peer, table, folder) as server:
             requests = Requests(table.token, ROWS, next(TAGS))
-            requests.cursors = harvest(server.port, requests, 50)
+            requests.cursors = collect_cursors(server.port, requests, 50)
             print(f"at the start {server.memory() / 1e6:.1f} MB")
             load(server, requests, folder, 2)
             before, done = server.memory(), 0

@@ -11,7 +11,6 @@ where it may, as if it ran on a machine of its own.
 """
 
 import gc
-import json
 import math
 import os
 import select
@@ -22,10 +21,13 @@ from array import array
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
 
-from bench.wire import WireError, take
-from bench.work import Request, Requests
+import msgspec
+from msgspec import Struct
+
+from bench.records import Outcome
+from bench.wire import WireError, parse_answer
+from bench.work import Cursor, Request, Requests
 
 GRACE = 5.0
 """Seconds that the last answers may take."""
@@ -38,8 +40,22 @@ PRIORITY = -10
 DIGITS = b"0123456789"
 
 
-def holds(body: bytes, id_: int) -> bool:
-    """Whether the first id in a body is this one, and not one that it is the beginning of."""
+class Job(Struct):
+    """A run: `rate` requests of a work a second, for so many seconds, over so many connections."""
+
+    port: int
+    rate: float
+    seconds: float
+    connections: int
+    work: str
+    token: str
+    rows: int
+    tag: int
+    cursors: list[Cursor]
+
+
+def has_id(body: bytes, id_: int) -> bool:
+    """Return whether the first id in a body is this one, and not one that it is the beginning of."""
     for form in (b'"id":%d' % id_, b'"id": %d' % id_):
         at = body.find(form)
         if at >= 0:
@@ -48,11 +64,11 @@ def holds(body: bytes, id_: int) -> bool:
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:
-    """The smallest value that `share` of all do not exceed."""
+    """Return the smallest value that `share` of all do not exceed."""
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
-class Wrong(Exception):
+class InvalidAnswer(Exception):
     """An answer is not what it should be: the run is void."""
 
 
@@ -75,7 +91,7 @@ class Generator:
         self.latencies, self.from_send, self.lags = array("d"), array("d"), array("d")
 
     def run(self) -> None:
-        """Sends all, and waits for the answers. Raises Wrong, WireError, OSError."""
+        """Send all requests and wait for the answers. Raises InvalidAnswer, WireError, OSError."""
         clock = time.perf_counter
         total, rate, sent = len(self._requests), self._rate, 0
         begin = clock() + 0.01
@@ -87,7 +103,7 @@ class Generator:
                 sent += 1
                 now = clock()
             if now > deadline:
-                raise Wrong(f"{total - len(self.latencies)} of {total} not answered in time")
+                raise InvalidAnswer(f"{total - len(self.latencies)} of {total} not answered in time")
             until = begin + sent / rate if sent < total and self._free else deadline
             # epoll itself waits in whole ms; select on it, in µs.
             if select.select([self._epoll], [], [], max(0.0, until - now))[0]:
@@ -100,22 +116,22 @@ class Generator:
             self.lags.append(now - due)
         self._busy[fd] = request, due, now
         if self._sockets[fd].send(request.raw) != len(request.raw):
-            raise Wrong("a request did not fit the socket")
+            raise InvalidAnswer("a request did not fit the socket")
 
     def _receive(self, fd: int) -> None:
         received = self._sockets[fd].recv(1 << 18)
         if not received or fd not in self._busy:
-            raise Wrong("a connection was closed" if not received else "an answer to no request")
+            raise InvalidAnswer("a connection was closed" if not received else "an answer to no request")
         data = self._parts[fd] + received
-        answer = take(data)
+        answer = parse_answer(data)
         if answer is None:
             self._parts[fd] = data
             return
         request, due, sent = self._busy.pop(fd)
         if not 200 <= answer.status < 300:
-            raise Wrong(f"status {answer.status}")
-        if request.id is not None and not holds(answer.body, request.id):
-            raise Wrong(f"an answer without the id {request.id}: {answer.body[:80]!r}")
+            raise InvalidAnswer(f"status {answer.status}")
+        if request.id is not None and not has_id(answer.body, request.id):
+            raise InvalidAnswer(f"an answer without the id {request.id}: {answer.body[:80]!r}")
         now = time.perf_counter()
         self.latencies.append(now - due)
         self.from_send.append(now - sent)
@@ -123,53 +139,56 @@ class Generator:
         self._free.append((fd, now))
 
     def close(self) -> None:
-        """Closes all connections."""
+        """Close all connections."""
         for connection in self._sockets.values():
             connection.close()
         self._epoll.close()
 
 
-def drive(port: int, requests: list[Request], rate: float, connections: int) -> dict[str, Any]:
-    """One run's outcome: percentiles in ms, exact, of all answers; or why it is void."""
+def drive(port: int, requests: list[Request], rate: float, connections: int) -> Outcome:
+    """Run the requests; return exact percentiles in ms of all answers, or why the run is void."""
     generator = Generator(port, requests, rate, connections)
     started = time.perf_counter()
     try:
         generator.run()
-    except (Wrong, WireError, OSError) as error:
-        return {"void": str(error)}
+    except (InvalidAnswer, WireError, OSError) as error:
+        return Outcome(void=str(error))
     finally:
         generator.close()
     return summarize(generator, time.perf_counter() - started)
 
 
-def summarize(generator: Generator, seconds: float) -> dict[str, Any]:
-    """Percentiles of a run that went well. `limited_by_generator` where the lag is too much."""
+def summarize(generator: Generator, seconds: float) -> Outcome:
+    """Return the percentiles of a run that went well. `limited_by_generator` where the lag is too much."""
     latencies, from_send = sorted(generator.latencies), sorted(generator.from_send)
     lag = percentile(sorted(generator.lags), 0.99) * 1e3 if generator.lags else 0.0
-    latency = {f"p{share:g}": percentile(latencies, share / 100) * 1e3 for share in (50, 90, 99, 99.9)}
-    return {
-        "void": None,
-        "requests": len(latencies),
-        "seconds": seconds,
-        **latency,
-        "from_send_p99": percentile(from_send, 0.99) * 1e3,
-        "lag_p99": lag,
-        "limited_by_generator": lag > max(MOST_LAG, latency["p99"] * MOST_LAG_SHARE),
-    }
+    p50, p90, p99, p99_9 = (percentile(latencies, share) * 1e3 for share in (0.5, 0.9, 0.99, 0.999))
+    return Outcome(
+        void=None,
+        requests=len(latencies),
+        seconds=seconds,
+        rate=len(latencies) / seconds,
+        p50=p50,
+        p90=p90,
+        p99=p99,
+        p99_9=p99_9,
+        from_send_p99=percentile(from_send, 0.99) * 1e3,
+        lag_p99=lag,
+        limited_by_generator=lag > max(MOST_LAG, p99 * MOST_LAG_SHARE),
+    )
 
 
 def main() -> None:
-    """Reads a job, runs it, prints the outcome."""
-    job = json.load(sys.stdin)
-    cursors = [(cursor, after) for cursor, after in job["cursors"]]
-    requests = Requests(job["token"], job["rows"], job["tag"], cursors)
-    prepared = [requests.make(job["work"]) for _ in range(int(job["rate"] * job["seconds"]))]
+    """Read a job from stdin, run it, print the outcome; both are JSON."""
+    job = msgspec.json.decode(sys.stdin.buffer.read(), type=Job)
+    requests = Requests(job.token, job.rows, job.tag, job.cursors)
+    prepared = [requests.make(job.work) for _ in range(int(job.rate * job.seconds))]
     with suppress(PermissionError):
         os.setpriority(os.PRIO_PROCESS, 0, PRIORITY)
     gc.collect()
     gc.freeze()
     gc.disable()
-    print(json.dumps(drive(job["port"], prepared, job["rate"], job["connections"])))
+    print(msgspec.json.encode(drive(job.port, prepared, job.rate, job.connections)).decode())
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ OVERHEAD = 0.4
 class Cell:
     """One kind of work under one load, in so many rounds of all who take part.
 
-    `share` is the fixed rate as a share of the peer's own closed-loop rate; None for the closed loop.
+    `seconds` is how long one run takes. `share` is the fixed rate as a share of the peer's own closed-loop
+    rate; None for the closed loop.
     """
 
     rows: int
@@ -28,10 +29,12 @@ class Cell:
 
 @dataclass(frozen=True)
 class Plan:
-    """`main_rows` is the size whose figures lead the report. Counts are for each peer.
+    """What is measured. `main_rows` is the size of table whose figures lead the report.
 
-    `clients` are the numbers of clients among which pgbench's best is looked for, `idle` the seconds for
-    which round trips without a request are counted, 0 for not at all.
+    For each peer: `starts` from nothing, `samples` of answers of each work, `cursors` of pages, requests of
+    each kind over which round trips are counted (`trips`), and the seconds for which those without a
+    request are (`idle`, 0 for not at all). `clients` are the numbers of clients among which pgbench's best
+    is looked for.
     """
 
     cells: tuple[Cell, ...]
@@ -44,11 +47,11 @@ class Plan:
     idle: float
 
     def measuring(self, peers: int) -> float:
-        """Seconds of runs with so many peers; pgbench and its like are about one more."""
+        """Return the seconds of runs with so many peers; pgbench and its like are about one more."""
         return sum((cell.seconds + OVERHEAD) * cell.rounds * (peers + 1) for cell in self.cells)
 
     def seconds(self, peers: int) -> float:
-        """How long it takes with so many peers, about, with all that comes before."""
+        """Return about how many seconds all takes with so many peers, with what comes before the runs."""
         stages = {(cell.rows, cell.work == "register") for cell in self.cells}
         works = {(cell.rows, cell.work) for cell in self.cells}
         each = 0.5 + self.idle + 0.8 * (self.starts + 1 + len(stages)) + 0.03 * self.trips
@@ -58,7 +61,7 @@ class Plan:
 
 
 def quick() -> Plan:
-    """Under five minutes with all fourteen peers, on a slow day, too: what a change has done, roughly."""
+    """Return a plan of under five minutes with fourteen peers, which shows roughly what a change has done."""
     rows = 100_000
     cells = [Cell(rows, "point", 64, 1, 4)]
     cells += [Cell(rows, work, 64, 1, 1) for work in ("page", "lookup", "patch")]
@@ -66,7 +69,7 @@ def quick() -> Plan:
 
 
 def full() -> Plan:
-    """Under an hour with fourteen."""
+    """Return a plan of under an hour with fourteen peers."""
     main = 1_000_000
     cells = [Cell(10_000, work, 64, 2, 2) for work in ("point", "page")]
     cells += [Cell(main, "point", connections, 3, rounds) for connections, rounds in LADDER]
@@ -86,7 +89,7 @@ LADDER = ((1, 3), (8, 1), (64, 5), (256, 2))
 
 
 def narrow(plan: Plan, works: Sequence[str], rows: Sequence[int]) -> Plan:
-    """The plan with these works and sizes alone, all of them where none are named.
+    """Return the plan with these works and sizes alone, all of them where none are named.
 
     A size that the plan has not gets the cells of the main size.
     """

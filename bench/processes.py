@@ -14,6 +14,8 @@ from typing import IO
 
 import psutil
 
+CHECKOUT = Path(__file__).parent.parent
+
 MARK = "BARELINE_BENCH"
 """The environment variable that every process of a run inherits, PostgreSQL's too: the run's own folder."""
 
@@ -25,7 +27,7 @@ def spawn(
     stdin: IO[bytes] | int = subprocess.DEVNULL,
     folder: Path | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Starts a program: a Ctrl-C in the terminal does not reach it, and what it starts ends with it."""
+    """Start a program: a Ctrl-C in the terminal does not reach it, and what it starts ends with it."""
     return subprocess.Popen(
         command,
         env=dict(environment) if environment is not None else None,
@@ -37,11 +39,23 @@ def spawn(
     )
 
 
-def end(process: subprocess.Popen[bytes], patience: float = 10) -> None:
-    """Ends a program and all it started: SIGTERM first, SIGKILL for what does not listen."""
+def clean_environment() -> dict[str, str]:
+    """Return this process's variables without those that would set the service, uvicorn or a driver."""
+    return {name: value for name, value in os.environ.items() if not is_setting(name)}
+
+
+def is_setting(name: str) -> bool:
+    """Return whether a variable of the user's would change a service or a driver."""
+    return name.startswith(("SVC_", "PG", "UVICORN_")) or name == "OPEN_REGISTRATION"
+
+
+def end(
+    process: subprocess.Popen[bytes], patience: float = 10, first: signal.Signals = signal.SIGTERM
+) -> None:
+    """End a program and all it started: the `first` signal, and SIGKILL after `patience` seconds."""
     if process.poll() is None:
         with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
+            os.killpg(process.pid, first)
         with suppress(subprocess.TimeoutExpired):
             process.wait(patience)
     with suppress(ProcessLookupError):
@@ -55,7 +69,7 @@ def run(
     folder: Path | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> tuple[int, str]:
-    """Runs a program to its end: exit code and output. An interruption, or too long a time, ends it.
+    """Run a program to its end, for at most so many seconds; return its exit code and its output.
 
     Raises subprocess.TimeoutExpired.
     """
@@ -71,7 +85,7 @@ def run(
 
 @contextmanager
 def watched_folder(*leftovers: Path) -> Generator[Path]:
-    """A folder for one run. When the block ends, or the process in any way, nothing of the run is left.
+    """Make a folder for one run. When the block or the process ends in any way, nothing of it is left.
 
     A second process sees to that: it waits for the end of a pipe, which comes with the end of this
     process even by SIGKILL, then ends every process with the run's mark and removes folder and leftovers.
@@ -91,7 +105,7 @@ def watched_folder(*leftovers: Path) -> Generator[Path]:
 
 
 def watch(folder: str, leftovers: Sequence[str]) -> None:
-    """What the second process does."""
+    """Wait for the end of stdin; then end what is left of the run, and remove its folders."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     sys.stdin.buffer.read()
@@ -108,7 +122,7 @@ def watch(folder: str, leftovers: Sequence[str]) -> None:
 
 
 def find_marked(folder: str) -> list[psutil.Process]:
-    """Every process that was started, directly or not, by the run in this folder."""
+    """Return every process that was started, directly or not, by the run in this folder."""
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):

@@ -24,9 +24,9 @@ class Progress:
         self._bar.stop()
 
     def say(self, line: str) -> None:
-        """A line above the bar."""
+        """Print a line above the bar."""
         self._bar.console.print(escape(line))
 
     def advance(self, cell: Cell, seconds: float) -> None:
-        """A run of this cell is over."""
+        """Move the bar by the seconds of a run of this cell."""
         self._bar.update(self._task, advance=seconds, description=str(cell))

@@ -16,11 +16,10 @@ from pathlib import Path
 import psutil
 
 from bench.database import Table
-from bench.processes import end, run, spawn
+from bench.processes import CHECKOUT, clean_environment, end, run, spawn
 from bench.wire import Connection, WireError
 from bench.work import Requests
 
-CHECKOUT = Path(__file__).parent.parent
 PEERS = Path(__file__).parent / "peers"
 
 POOL_SIZE = 20
@@ -62,7 +61,7 @@ class Peer:
     is_ceiling: bool = False
 
     def fill(self, text: str, **values: object) -> str:
-        """`text` with its places filled in."""
+        """Return `text` with its places filled in."""
         return text.format(peers=PEERS, python=sys.executable, **values)
 
 
@@ -88,14 +87,14 @@ LEVERED = ("point", "patch")
 
 
 def service(name: str, title: str, *flags: str) -> Peer:
-    """The service itself, or it with one of its levers off."""
+    """Return the service itself, or the service with some of its levers off."""
     command = (PYTHON, "-m", "svc", "serve", "--port", "{port}", *flags)
     works = LEVERED if flags else ()
     return Peer(name, title, command, ("svc/**/*.py", "queries/*.sql"), ("bareline",), works=works)
 
 
 def python_peer(name: str, title: str, *packages: str) -> Peer:
-    """An ASGI peer in one file, run by uvicorn with the flags that the service has."""
+    """Return an ASGI peer in one file, run by uvicorn with the flags that the service has."""
     modules = tuple(package.partition("[")[0].replace("-", "_") for package in packages)
     modules = tuple(MODULES.get(module, module) for module in modules)
     return Peer(
@@ -165,7 +164,7 @@ SERVICE, BASELINE = "bareline", "fastapi_sqlmodel"
 
 
 def require(peer: Peer, folder: Path) -> None:
-    """Sees that all is there that the peer needs, and builds it. Raises Missing."""
+    """Check that all is there that the peer needs, and build it. Raises Missing."""
     for name in peer.programs:
         if shutil.which(name) is None:
             raise Missing(f"there is no {name} here")
@@ -181,7 +180,7 @@ def require(peer: Peer, folder: Path) -> None:
 
 
 def build(peer: Peer, folder: Path) -> None:
-    """Runs what comes before the first start. Raises Missing with what it said."""
+    """Run what comes before the first start. Raises Missing with what it printed."""
     command = [peer.fill(part, folder=folder) for part in peer.prepare]
     try:
         code, said = run(command, 300, peer.folder)
@@ -200,19 +199,19 @@ class Server:
         self._process = psutil.Process(process.pid)
 
     def cpu(self) -> float:
-        """Seconds of CPU that all its processes have used."""
-        used = sum(self._process.cpu_times())
+        """Return the seconds of CPU that all its processes have used."""
+        used: float = sum(self._process.cpu_times())
         return used + sum(sum(child.cpu_times()[:2]) for child in self._process.children(recursive=True))
 
-    def rest(self, seconds: float = 10) -> None:
-        """Waits until it takes no CPU: what clients that have gone asked for is the next one's burden."""
+    def wait_until_idle(self, seconds: float = 10) -> None:
+        """Wait until it takes no CPU, so that what former clients asked for does not slow the next run."""
         deadline, before, now = time.monotonic() + seconds, 0.0, self.cpu()
         while now - before > 0.04 and time.monotonic() < deadline:
             time.sleep(0.2)
             before, now = now, self.cpu()
 
     def memory(self) -> int:
-        """Resident bytes of all its processes."""
+        """Return the resident bytes of all its processes."""
         processes = [self._process, *self._process.children(recursive=True)]
         return sum(process.memory_info().rss for process in processes)
 
@@ -226,7 +225,7 @@ def start(
     url: str | None = None,
     **more: str,
 ) -> Generator[Server]:
-    """A running peer, from its first answered read on. Raises StartError.
+    """Run a peer while the block lasts, from its first answered read on. Raises StartError.
 
     `cost` is that of a password's hash, `url` another way to the same database.
     """
@@ -249,7 +248,7 @@ def start(
 
 
 def answers(process: subprocess.Popen[bytes], port: int, raw: bytes) -> bool:
-    """Waits for the first 2xx: False when the process ends instead, or takes too long."""
+    """Wait for the first 200; return False if the process ends instead, or takes too long."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         try:
@@ -263,10 +262,9 @@ def answers(process: subprocess.Popen[bytes], port: int, raw: bytes) -> bool:
 
 
 def make_environment(table: Table, port: int, cost: tuple[int, int]) -> dict[str, str]:
-    """The whole configuration of a peer, under the peers' names and under the service's."""
+    """Return the whole configuration of a peer, under the peers' names and under the service's."""
     memory, passes = map(str, cost)
-    ours = {name: value for name, value in os.environ.items() if not is_setting(name)}
-    return ours | {
+    return clean_environment() | {
         "DATABASE_URL": table.url,
         "PORT": str(port),
         "POOL_SIZE": str(POOL_SIZE),
@@ -281,13 +279,8 @@ def make_environment(table: Table, port: int, cost: tuple[int, int]) -> dict[str
     }
 
 
-def is_setting(name: str) -> bool:
-    """Whether a variable of the user's would change a service or a driver."""
-    return name.startswith(("SVC_", "PG", "UVICORN_")) or name == "OPEN_REGISTRATION"
-
-
 def free_port() -> int:
-    """The first port from FIRST_PORT up that nobody listens on."""
+    """Return the first port from FIRST_PORT up that nobody listens on."""
     for port in range(FIRST_PORT, 65536):
         with socket.socket() as candidate:
             candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -36,24 +36,24 @@ SQL = "select id, email, display_name, is_active, created_at from users where id
 
 
 class NoReset(asyncpg.Connection):
-    """Comes back as it was."""
+    """A connection that comes back to the pool as it was."""
 
     def get_reset_query(self) -> str:
-        """None."""
+        """Return no query."""
         return ""
 
 
 @asynccontextmanager
 async def lifespan(_: Starlette) -> AsyncIterator[dict[str, Any]]:
-    """What the one route asks for a row."""
+    """Give the one route what it asks for a row."""
     url, size = os.environ["DATABASE_URL"], int(os.environ["POOL_SIZE"])
     if LEVEL < 2:
-        kind = NoReset if LEVEL else asyncpg.Connection
+        kind: Any = NoReset if LEVEL else asyncpg.Connection
         async with asyncpg.create_pool(url, min_size=size, max_size=size, connection_class=kind) as pool:
             yield {"ask": lambda id_: pool.fetchrow(SQL, id_)}
         return
     if LEVEL == 2:
-        Connection.fetch_one = UnpreparedConnection.fetch_one  # type: ignore[method-assign]
+        Connection.fetch_one = UnpreparedConnection.fetch_one  # type: ignore[assignment, method-assign]
     database = Database(Config(database_url=DatabaseUrl(url), pool_size=size))
     users = UserQueries.bind(database)
     yield {"ask": lambda id_: users.get_user(id=id_, with_profile=False)}
@@ -61,7 +61,7 @@ async def lifespan(_: Starlette) -> AsyncIterator[dict[str, Any]]:
 
 
 async def get_user(request: Request) -> Response:
-    """A point read behind a key."""
+    """Answer a point read behind a key."""
     scheme, _, key = request.headers.get("Authorization", "").partition(" ")
     key_hash = hashlib.sha256(key.encode()).hexdigest()
     if scheme.lower() != "bearer" or not secrets.compare_digest(key_hash, os.environ["KEY_HASH"]):
@@ -75,7 +75,7 @@ async def get_user(request: Request) -> Response:
 
 
 def to_json(user: Any) -> dict[str, Any]:
-    """A row, or a struct of one, as `json` takes it."""
+    """Return a row, or a struct of one, as `json` takes it."""
     if isinstance(user, StoredUser):
         return {
             field: getattr(user, field)

@@ -3,14 +3,16 @@
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
-from typing import Any
+from typing import Literal
 
+from msgspec import structs
+
+from bench.analysis import Results, median_of
 from bench.ceilings import Copy, Pgbench
 from bench.database import Cluster, Table, make_table
-from bench.figures import count_trips, describe, idle_cpu, start_times, try_harvest
+from bench.figures import count_files, count_trips, idle_cpu, start_times, try_collect_cursors
 from bench.measure import (
     BulkContender,
     ConstantContender,
@@ -19,10 +21,10 @@ from bench.measure import (
     CopyContender,
     PeerContender,
     PgbenchContender,
-    Run,
     attempt,
 )
 from bench.plan import OVERHEAD, Cell, Plan
+from bench.records import Outcome, PeerRecord, Run
 from bench.roster import CHEAP_HASH, CONSTANT, REAL_HASH, Missing, Peer, Server, StartError, require, start
 from bench.work import KINDS, WRITING, Requests, WorkError
 
@@ -32,7 +34,7 @@ Check = Callable[[str, str, str], list[str]]
 
 @dataclass
 class Suite:
-    """One run of the suite. `results` is what raw.json will hold; `advance` hears of each run."""
+    """One run of the suite, which fills `results`. `advance` is told of each run and its seconds."""
 
     cluster: Cluster
     plan: Plan
@@ -40,12 +42,11 @@ class Suite:
     check: Check
     say: Callable[[str], None]
     advance: Callable[[Cell, float], None]
-    results: dict[str, Any] = field(default_factory=dict)
+    results: Results
 
     def run(self, peers: Sequence[Peer]) -> None:
-        """Everything, one size of the table after the other."""
-        self.results["peers"] = {peer.name: {"title": peer.title, "state": "measured"} for peer in peers}
-        self.results |= {"runs": [], "pgbench_clients": {}, "idle_cpu": {}}
+        """Measure everything, one size of the table after the other."""
+        self.results.peers = {peer.name: PeerRecord(peer.title, "measured") for peer in peers}
         able: list[Peer] | None = None
         for rows in dict.fromkeys(cell.rows for cell in self.plan.cells):
             self.say(f"seeding {rows:,} rows")
@@ -60,7 +61,7 @@ class Suite:
                     self._measure(able, table, chosen, cost)
 
     def _is_here(self, peer: Peer) -> bool:
-        """Whether it can be started; builds it where it must be."""
+        """Return whether it can be started; build it where it must be."""
         try:
             require(peer, self.folder)
         except Missing as error:
@@ -69,38 +70,44 @@ class Suite:
         return True
 
     def _prove(self, peer: Peer, table: Table) -> bool:
-        """Whether it does the same job; counts what need not be measured."""
-        found = self.results["peers"][peer.name]
+        """Return whether it does the same job; count what need not be measured."""
+        record = self.results.peers[peer.name]
         try:
             with start(peer, table, self.folder, REAL_HASH) as server:
-                found["starts"] = [server.started_in]
+                record.starts = [server.started_in]
                 wrong = self.check(server.url, table.token, table.url)
             if wrong:
                 self._mark(peer, "failed", wrong)
                 return False
-            found["starts"] += start_times(peer, table, self.folder, self.plan.starts - 1)
-            found |= describe(peer, self.folder)
-            found["trips"] = count_trips(peer, table, self.folder, self.plan.trips, self.plan.idle)
+            self._count(peer, table, record)
         except StartError as error:
             self._mark(peer, "failed", [str(error)])
             return False
         finally:
-            table.settle()
-        trips = found["trips"]["point"]
-        self.say(
-            f"{peer.title}: same job, {median(found['starts']):.2f} s to start, "
-            f"{trips if trips is None else round(trips, 2)} round trips a read"
-        )
+            table.reset()
         return True
 
-    def _mark(self, peer: Peer, state: str, reasons: list[str]) -> None:
-        self.results["peers"][peer.name] |= {"state": state, "reasons": reasons}
+    def _count(self, peer: Peer, table: Table, record: PeerRecord) -> None:
+        """Count starts, files and round trips. Raises StartError."""
+        record.starts += start_times(peer, table, self.folder, self.plan.starts - 1)
+        files = count_files(peer, self.folder)
+        record.lines, record.lines_core, record.packages, record.megabytes = files
+        record.trips = count_trips(peer, table, self.folder, self.plan.trips, self.plan.idle)
+        trips = record.trips.point
+        self.say(
+            f"{peer.title}: same job, {median_of(record.starts):.2f} s to start, "
+            f"{trips if trips is None else round(trips, 2)} round trips a read"
+        )
+
+    def _mark(self, peer: Peer, state: Literal["not here", "failed"], reasons: list[str]) -> None:
+        record = self.results.peers[peer.name]
+        record.state, record.reasons = state, reasons
         self.say(f"{peer.title}: {state}: {'; '.join(reasons)}")
 
     def _measure(
         self, peers: Sequence[Peer], table: Table, cells: Sequence[Cell], cost: tuple[int, int]
     ) -> None:
-        """Some cells, with all peers up at once so that they can take turns."""
+        """Measure some cells, with all peers up at once so that they can take turns."""
         with ExitStack() as stack:
             servers = []
             for peer in peers:
@@ -108,7 +115,7 @@ class Suite:
                     servers.append(stack.enter_context(start(peer, table, self.folder, cost)))
                 except StartError as error:
                     self._mark(peer, "failed", [str(error)])
-            self.results["idle_cpu"][str(table.rows)] = idle_cpu(self.cluster, servers)
+            self.results.idle_cpu[table.rows] = idle_cpu(self.cluster, servers)
             contenders = self._contend(servers, table, cells)
             if cost == CHEAP_HASH:
                 contenders += self._ceilings(stack, table, cells)
@@ -116,18 +123,18 @@ class Suite:
                 self._take_turns(cell, contenders, table)
 
     def _contend(self, servers: Sequence[Server], table: Table, cells: Sequence[Cell]) -> list[Contender]:
-        """The peers, each with cursors of its own where pages are wanted."""
+        """Return the peers, each with cursors of its own where pages are wanted."""
         paging = any("page" in KINDS.get(cell.work, []) for cell in cells)
         found: list[Contender] = []
         for server in servers:
             requests = Requests(table.token, table.rows, 0)
-            requests.cursors = try_harvest(server, requests, self.plan.cursors) if paging else []
+            requests.cursors = try_collect_cursors(server, requests, self.plan.cursors) if paging else []
             found.append(PeerContender(server, self.cluster, requests, self.folder, self.plan.samples))
             found.append(BulkContender(server, self.cluster, table))
         return found
 
     def _ceilings(self, stack: ExitStack, table: Table, cells: Sequence[Cell]) -> list[Contender]:
-        """pgbench, COPY and constant bytes; pgbench's best number of clients is looked for here."""
+        """Return pgbench, COPY and constant bytes; find pgbench's best number of clients."""
         pgbench = Pgbench(self.cluster, table, self.folder)
         best: dict[str, int] = {}
         works = dict.fromkeys(cell.work for cell in cells if cell.connections == 64)
@@ -137,7 +144,7 @@ class Suite:
             except WorkError as error:
                 self.say(str(error))
                 continue
-            self.results["pgbench_clients"][f"{work} {table.rows}"] = rates
+            self.results.pgbench_clients[f"{work} {table.rows}"] = rates
         found: list[Contender] = [PgbenchContender(pgbench), PgbenchContender(pgbench, best)]
         found.append(CopyContender(Copy(self.cluster, table, self.folder)))
         if "point" in works:
@@ -145,36 +152,45 @@ class Suite:
         return found
 
     def _constant(self, stack: ExitStack, table: Table) -> Contender:
-        """uvicorn alone, with a user's bytes."""
+        """Return uvicorn alone, with a user's bytes."""
         body = table.one_user()
         server = stack.enter_context(start(CONSTANT, table, self.folder, BODY=body))
         requests = ConstantRequests(body.encode(), table.token, table.rows, 0)
         return ConstantContender(server, self.cluster, requests, self.folder, self.plan.samples)
 
     def _take_turns(self, cell: Cell, contenders: Sequence[Contender], table: Table) -> None:
-        """All rounds of a cell: A B C, A B C."""
+        """Run all rounds of a cell: A B C, A B C."""
         for round_ in range(1, cell.rounds + 1):
             for contender in contenders:
                 if not contender.can(cell):
                     continue
-                for run in attempt(contender, cell, table):
-                    self._note(cell, round_, contender.name, run)
+                for number, outcome in enumerate(attempt(contender, cell, table), 1):
+                    self._note(cell, round_, number, contender.name, outcome)
                 self.advance(cell, cell.seconds + OVERHEAD)
         if cell.work in WRITING:
-            table.settle()
+            table.reset()
 
-    def _note(self, cell: Cell, round_: int, name: str, run: Run) -> None:
-        about = {"peer": name, "work": cell.work, "rows": cell.rows, "connections": cell.connections}
-        about |= {"share": cell.share, "round": round_, "ended": time.time()}
-        self.results["runs"].append(about | run)
-        self.say(f"{cell}, round {round_}, {name}: {brief(run)}")
+    def _note(self, cell: Cell, round_: int, attempt_: int, name: str, outcome: Outcome) -> None:
+        run = Run(
+            peer=name,
+            work=cell.work,
+            rows=cell.rows,
+            connections=cell.connections,
+            share=cell.share,
+            round=round_,
+            attempt=attempt_,
+            ended=time.time(),
+            **structs.asdict(outcome),
+        )
+        self.results.runs.append(run)
+        self.say(f"{cell}, round {round_}, {name}: {brief(outcome)}")
 
 
-def brief(run: Run) -> str:
-    """A run in a few words."""
-    if run["void"]:
-        return f"void: {run['void']}"
-    words = f"{run['rate']:,.0f}/s"
-    if "p99" in run:
-        words += f", p50 {run['p50']:.1f} ms, p99 {run['p99']:.1f} ms"
+def brief(outcome: Outcome) -> str:
+    """Return an outcome in a few words."""
+    if outcome.void:
+        return f"void: {outcome.void}"
+    words = f"{outcome.rate:,.0f}/s"
+    if outcome.p50 is not None and outcome.p99 is not None:
+        words += f", p50 {outcome.p50:.1f} ms, p99 {outcome.p99:.1f} ms"
     return words

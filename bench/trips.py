@@ -8,8 +8,10 @@ import threading
 from collections.abc import Coroutine
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit, urlunsplit
+
+T = TypeVar("T")
 
 SOCKET = ".s.PGSQL.5432"
 TERMINATE = b"X\0\0\0\4"
@@ -17,7 +19,7 @@ TERMINATE = b"X\0\0\0\4"
 
 
 class Proxy:
-    """Listens in `folder` for as long as a `with` block lasts; passes all on to the socket in `target`."""
+    """Counts the round trips through a socket in `folder` to that in `target`, while a `with` block lasts."""
 
     def __init__(self, folder: Path, target: str) -> None:
         self.count = 0
@@ -27,7 +29,7 @@ class Proxy:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def url(self, url: str) -> str:
-        """The database's URL, by way of the proxy."""
+        """Return the database's URL, by way of the proxy."""
         folder = quote(str(Path(self._here).parent), safe="/")
         return urlunsplit(urlsplit(url)._replace(query=f"host={folder}"))
 
@@ -43,7 +45,7 @@ class Proxy:
         self._loop.close()
         Path(self._here).unlink(missing_ok=True)
 
-    def _run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+    def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(30)
 
     async def _close(self) -> None:
@@ -65,7 +67,7 @@ class Proxy:
             writer.close()
 
     async def _pass_both(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One client's connection, until either side closes it."""
+        """Pass on what the client and the server send, until either closes."""
         its_reader, its_writer = await asyncio.open_unix_connection(self._there)
         answered = True
 

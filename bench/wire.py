@@ -9,15 +9,15 @@ class WireError(Exception):
 
 
 class Answer(NamedTuple):
-    """`size` counts head and body as they were on the wire."""
+    """An answer: `size` is the bytes of head and body as they were on the wire."""
 
     status: int
     body: bytes
     size: int
 
 
-def take(data: bytes) -> Answer | None:
-    """The answer that `data` begins with, None while it is not whole. Raises WireError."""
+def parse_answer(data: bytes) -> Answer | None:
+    """Return the answer that `data` begins with, None while it is not whole. Raises WireError."""
     end = data.find(b"\r\n\r\n")
     if end < 0:
         return None
@@ -29,14 +29,14 @@ def take(data: bytes) -> Answer | None:
         whole = end + 4 + int(head[at + 17 : head.index(b"\r\n", at + 2)])
         return Answer(status, data[end + 4 : whole], whole) if len(data) >= whole else None
     if b"\r\ntransfer-encoding: chunked" in head:
-        return take_chunks(data, end + 4, status)
+        return parse_chunked(data, end + 4, status)
     if status in (204, 304):
         return Answer(status, b"", end + 4)
     raise WireError("neither Content-Length nor chunks")
 
 
-def take_chunks(data: bytes, at: int, status: int) -> Answer | None:
-    """An answer in chunks, whose body begins `at`."""
+def parse_chunked(data: bytes, at: int, status: int) -> Answer | None:
+    """Return an answer in chunks whose body begins `at`, None while it is not whole."""
     parts: list[bytes] = []
     while (line := data.find(b"\r\n", at)) >= 0:
         size = int(data[at:line].partition(b";")[0], 16)
@@ -57,10 +57,10 @@ class Connection:
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def ask(self, raw: bytes) -> Answer:
-        """Sends a request and waits for its answer. Raises WireError, OSError."""
+        """Send a request and return its answer. Raises WireError, OSError."""
         self._socket.sendall(raw)
         data = b""
-        while (answer := take(data)) is None:
+        while (answer := parse_answer(data)) is None:
             received = self._socket.recv(1 << 18)
             if not received:
                 raise WireError("the connection was closed")

@@ -7,12 +7,16 @@ import itertools
 import json
 import random
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from datetime import datetime
+from typing import NamedTuple, TypeVar
 from urllib.parse import quote
+
+import msgspec
+from msgspec import Struct
 
 from bench.wire import Answer, Connection
 
-FIELDS = {"id", "email", "display_name", "is_active", "created_at"}
+T = TypeVar("T")
 
 MIX = ["point"] * 40 + ["page"] * 5 + ["patch"] * 4 + ["create"]
 random.Random(1).shuffle(MIX)
@@ -53,6 +57,30 @@ class WorkError(Exception):
     """A peer does not do this work as it should; the message says what came instead."""
 
 
+class User(Struct, frozen=True, forbid_unknown_fields=True):
+    """A user as clients see it: all fields of an answer, which are columns of the table, too."""
+
+    id: int
+    email: str
+    display_name: str | None
+    is_active: bool
+    created_at: datetime
+
+
+class Users(Struct):
+    """Several users: the answer to a look-up, or a page with the cursor of the next one."""
+
+    users: list[User]
+    next_cursor: str | None = None
+
+
+class Cursor(NamedTuple):
+    """A cursor of a peer, and the id after which its page begins."""
+
+    text: str
+    after: int
+
+
 class Request(NamedTuple):
     """A request as bytes; `check` tells what is wrong with its answer, None for nothing.
 
@@ -67,24 +95,24 @@ class Request(NamedTuple):
 class Requests:
     """Makes requests for one table. Emails hold `tag`, a number, so that no two makers use the same."""
 
-    def __init__(self, token: str, rows: int, tag: int, cursors: list[tuple[str, int]] | None = None) -> None:
+    def __init__(self, token: str, rows: int, tag: int, cursors: list[Cursor] | None = None) -> None:
         self.token, self.rows, self.tag, self.cursors = token, rows, tag, cursors or []
         self._random = random.Random(tag)
         self._count = 0
 
     def fresh(self) -> "Requests":
-        """Another maker for the same table."""
+        """Return another maker for the same table."""
         return Requests(self.token, self.rows, next(TAGS), self.cursors)
 
     def make(self, work: str) -> Request:
-        """The next request of a work."""
+        """Return the next request of a work."""
         kinds = KINDS[work]
         self._count += 1
         maker: Callable[[], Request] = getattr(self, kinds[self._count % len(kinds)])
         return maker()
 
     def format(self, method: str, path: str, content: object = None) -> bytes:
-        """The bytes of a request."""
+        """Return the bytes of a request with this content as JSON."""
         head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {self.token}\r\n"
         if content is None:
             return f"{head}\r\n".encode()
@@ -92,102 +120,101 @@ class Requests:
         return f"{head}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
 
     def some_id(self) -> int:
-        """An id, at random."""
+        """Return an id, at random."""
         return self._random.randint(1, self.rows)
 
     def point(self) -> Request:
-        """`GET /users/{id}`"""
+        """Return a `GET /users/{id}`."""
         id_ = self.some_id()
         return Request(self.format("GET", f"/users/{id_}"), lambda answer: check_user(answer, id=id_), id_)
 
     def page(self) -> Request:
-        """`GET /users?limit=100&cursor=…`"""
-        cursor, after = self._random.choice(self.cursors)
-        ids = list(range(after + 1, min(after + PAGE, self.rows) + 1))
-        path = f"/users?limit={PAGE}&cursor={quote(cursor, safe='')}"
+        """Return a `GET /users?limit=100&cursor=…`."""
+        cursor = self._random.choice(self.cursors)
+        ids = list(range(cursor.after + 1, min(cursor.after + PAGE, self.rows) + 1))
+        path = f"/users?limit={PAGE}&cursor={quote(cursor.text, safe='')}"
         return Request(self.format("GET", path), lambda answer: check_users(answer, ids), ids[0])
 
     def lookup(self) -> Request:
-        """`POST /users/lookup`"""
+        """Return a `POST /users/lookup`."""
         ids = [self.some_id() for _ in range(LOOKUP)]
         raw = self.format("POST", "/users/lookup", {"ids": ids})
         return Request(raw, lambda answer: check_users(answer, ids), ids[0])
 
     def patch(self) -> Request:
-        """`PATCH /users/{id}`"""
+        """Return a `PATCH /users/{id}`."""
         id_, name = self.some_id(), f"Name {self._random.randrange(10**8):08}"
         raw = self.format("PATCH", f"/users/{id_}", {"display_name": name})
         return Request(raw, lambda answer: check_user(answer, id=id_, display_name=name), id_)
 
     def create(self) -> Request:
-        """`POST /users`"""
+        """Return a `POST /users`."""
         email = f"bench-{self.tag}-{self._count:09}@example.com"
         content = {"email": email, "password": "correct horse", "display_name": "Bench"}
         raw = self.format("POST", "/users", content)
         return Request(raw, lambda answer: check_user(answer, email=email, display_name="Bench"))
 
     def prepared(self, work: str) -> str:
-        """What load.lua cannot make itself: the order of kinds, cursors and sets of ids, one a line."""
+        """Return what load.lua cannot make itself: the order of kinds, cursors, sets of ids, one a line."""
         lines = [f"kind {kind}" for kind in KINDS[work]]
-        lines += [f"cursor {quote(cursor, safe='')}" for cursor, _ in self.cursors]
+        lines += [f"cursor {quote(cursor.text, safe='')}" for cursor in self.cursors]
         if "lookup" in KINDS[work]:
             lines += ["ids " + ",".join(str(self.some_id()) for _ in range(LOOKUP)) for _ in range(400)]
         return "\n".join(lines) + "\n"
 
 
-def read_json(answer: Answer) -> Any:
-    """The content of a 2xx answer. Raises WorkError."""
+def read_answer(answer: Answer, kind: type[T]) -> T:
+    """Return the content of a 2xx answer. Raises WorkError."""
     if not 200 <= answer.status < 300:
         raise WorkError(f"status {answer.status}: {answer.body[:80].decode(errors='replace')}")
     try:
-        return json.loads(answer.body)
+        return msgspec.json.decode(answer.body, type=kind)
+    except msgspec.ValidationError as error:
+        raise WorkError(f"{error}: {answer.body[:80]!r}") from None
     except ValueError:
         raise WorkError(f"no JSON: {answer.body[:40]!r}") from None
 
 
 def check_user(answer: Answer, **expected: object) -> str | None:
-    """Whether the answer is one user, with these fields as expected."""
+    """Return what is wrong with an answer that should be one user with these fields, None for nothing."""
     try:
-        return compare_user(read_json(answer), expected)
+        return compare_user(read_answer(answer, User), **expected)
     except WorkError as error:
         return str(error)
 
 
-def compare_user(user: Any, expected: dict[str, object]) -> str | None:
-    """What is wrong with one user."""
-    if not isinstance(user, dict) or user.keys() != FIELDS:
-        return f"expected a user, found {str(user)[:80]}"
+def compare_user(user: User, **expected: object) -> str | None:
+    """Return what is wrong with one user, None for nothing."""
     for field, value in expected.items():
-        if user[field] != value:
-            return f"expected {field} {value}, found {user[field]}"
+        if (found := getattr(user, field)) != value:
+            return f"expected {field} {value}, found {found}"
     return None
 
 
 def check_users(answer: Answer, ids: list[int]) -> str | None:
-    """Whether the answer is the users with these ids, in this order."""
+    """Return what is wrong with an answer that should be the users with these ids in this order, or None."""
     try:
-        content = read_json(answer)
+        users = read_answer(answer, Users).users
     except WorkError as error:
         return str(error)
-    users = content.get("users") if isinstance(content, dict) else None
-    if not isinstance(users, list) or len(users) != len(ids):
-        return f"expected {len(ids)} users, found {str(content)[:80]}"
-    return next(filter(None, map(compare_user, users, ({"id": id_} for id_ in ids))), None)
+    if len(users) != len(ids):
+        return f"expected {len(ids)} users, found {len(users)}"
+    wrong = (compare_user(user, id=id_) for user, id_ in zip(users, ids, strict=True))
+    return next(filter(None, wrong), None)
 
 
-def harvest(port: int, requests: Requests, count: int) -> list[tuple[str, int]]:
-    """Up to `count` cursors of a peer, each with the id after which its page begins: from 1,000 to 1,000.
+def collect_cursors(port: int, requests: Requests, count: int) -> list[Cursor]:
+    """Return up to `count` cursors of a peer, whose pages begin every 1,000 users.
 
     Raises WorkError, WireError, OSError.
     """
-    found: list[tuple[str, int]] = []
+    found: list[Cursor] = []
     path = "/users?limit=1000"
     with Connection(port) as connection:
         while len(found) < count:
-            content = read_json(connection.ask(requests.format("GET", path)))
-            cursor, users = content["next_cursor"], content["users"]
-            if cursor is None:
+            page = read_answer(connection.ask(requests.format("GET", path)), Users)
+            if page.next_cursor is None or not page.users:
                 break
-            found.append((cursor, users[-1]["id"]))
-            path = f"/users?limit=1000&cursor={quote(cursor, safe='')}"
+            found.append(Cursor(page.next_cursor, page.users[-1].id))
+            path = f"/users?limit=1000&cursor={quote(page.next_cursor, safe='')}"
     return found

@@ -13,7 +13,7 @@ async def app(
     receive: Callable[[], Awaitable[dict[str, Any]]],
     send: Callable[[dict[str, Any]], Awaitable[None]],
 ) -> None:
-    """The same answer to every request."""
+    """Give the same answer to every request."""
     if scope["type"] == "lifespan":
         return
     await send({"type": "http.response.start", "status": 200, "headers": HEADERS})

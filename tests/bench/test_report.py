@@ -7,16 +7,17 @@ import sys
 import time
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bench import plan, wire
-from bench.analysis import Results, median_ratio
+from bench.analysis import Results, median_ratio, read_results, write_results
 from bench.figures import count_lines
 from bench.processes import end, find_marked, spawn
+from bench.records import CellKey, Environment, Figure, Outcome, PeerRecord, Run, Trips
 from bench.report import write_report
 from bench.roster import ROSTER, Server
 from bench.work import Requests
@@ -28,49 +29,65 @@ rates = st.floats(1, 1e6)
 @given(st.lists(st.tuples(rates, st.floats(0.01, 100)), min_size=1, max_size=9), st.randoms())
 def test_ratios_are_taken_within_rounds(pairs: list[tuple[float, float]], chance: Any) -> None:
     """However much the machine drifts from round to round, the ratio is that of each pair; order is no matter."""
-    ones = [{"round": n, "rate": drift * ratio} for n, (drift, ratio) in enumerate(pairs)]
-    others = [{"round": n, "rate": drift} for n, (drift, _) in enumerate(pairs)]
+    ones = {n: drift * ratio for n, (drift, ratio) in enumerate(pairs)}
+    others = [(n, drift) for n, (drift, _) in enumerate(pairs)]
     chance.shuffle(others)
     expected = median(ratio for _, ratio in pairs)
-    assert median_ratio(ones, others) == pytest.approx(expected)
-    assert median_ratio(ones, []) is None
-    assert median_ratio([*ones, {"round": 99, "rate": 1.0}], others) == pytest.approx(expected)
+    assert median_ratio(ones, dict(others)) == pytest.approx(expected)
+    assert median_ratio(ones, {}) is None
+    assert median_ratio({**ones, 99: 1.0}, dict(others)) == pytest.approx(expected)
 
 
-def make_results() -> dict[str, Any]:
+CELL = CellKey("point", 10, 64)
+PLACE = Environment(
+    date="today", command="python -m bench", cpu="a CPU", cores=2, memory_gb=1.0, kernel="6", python="3.11",
+    postgres="18", wrk="", node="", go="", commit="", packages={},
+)  # fmt: skip
+
+
+def make_run(peer: str, round_: int, rate: float, void: str | None = None) -> Run:
+    """A closed-loop run of point reads."""
+    return Run(
+        peer=peer, work="point", rows=10, connections=64, share=None, round=round_, attempt=1, ended=0.0,
+        void=void, rate=rate, p50=1.0, p90=2.0, p99=3.0, p99_9=4.0, cpu_service=100.0, cpu_postgres=40.0,
+        memory=50_000_000,
+    )  # fmt: skip
+
+
+def make_results() -> Results:
     """Two peers and a ceiling in three rounds, one run void."""
-    runs = [
-        {"peer": name, "work": "point", "rows": 10, "connections": 64, "share": None, "round": round_,
-         "attempt": 1, "void": None, "rate": rate * round_, "p50": 1.0, "p90": 2.0, "p99": 3.0, "p99.9": 4.0,
-         "cpu_service": 100.0, "cpu_postgres": 40.0, "memory": 5e7}
-        for round_ in (1, 2, 3)
-        for name, rate in (("bareline", 900), ("fastapi_sqlmodel", 100), ("pgbench_best", 1800))
-    ]  # fmt: skip
-    runs[4] |= {"void": "the canary: expected id 1, found 2"}
-    found = {"starts": [0.5], "trips": {"point": 1.0}, "lines": 99, "state": "measured"}
+    rates = {"bareline": 900, "fastapi_sqlmodel": 100, "pgbench_best": 1800}
+    runs = [make_run(name, round_, rate * round_) for round_ in (1, 2, 3) for name, rate in rates.items()]
+    runs[4].void = "the canary: expected id 1, found 2"
     peers = {
-        "bareline": {"title": "Bareline", **found},
-        "fastapi_sqlmodel": {"title": "FastAPI + SQLModel", **found},
-        "django_orm": {"title": "Django", "state": "not here", "reasons": ["no django"]},
-        "go_pgx": {"title": "Go", "state": "failed", "reasons": ["lookup: expected 200, found 404"]},
+        "bareline": PeerRecord("Bareline", "measured", starts=[0.5], lines=99, trips=Trips(point=1.0)),
+        "fastapi_sqlmodel": PeerRecord("FastAPI + SQLModel", "measured", starts=[0.5], trips=Trips()),
+        "django_orm": PeerRecord("Django", "not here", ["no django"]),
+        "go_pgx": PeerRecord("Go", "failed", ["lookup: expected 200, found 404"]),
     }
-    environment = {"date": "today", "command": "python -m bench", "cpu": "a CPU", "cores": 2, "packages": {}}
-    environment |= {"postgres": "18", "python": "3.11"}
-    return {
-        "runs": runs, "peers": peers, "main_rows": 10, "quick": False, "environment": environment,
-        "idle_cpu": {},
-    }  # fmt: skip
+    return Results(environment=PLACE, quick=False, main_rows=10, peers=peers, runs=runs)
 
 
 def test_figures_are_medians_and_void_runs_never_count() -> None:
-    results = Results(make_results())
-    cell = ("point", 10, 64, None)
-    assert results.median("bareline", cell, "rate") == 1800
-    assert results.median("fastapi_sqlmodel", cell, "rate") == 200
-    assert [run["round"] for run in results.valid("fastapi_sqlmodel", cell)] == [1, 3]
-    assert results.ratio("bareline", "fastapi_sqlmodel", cell) == 9
-    assert results.share("bareline", cell) == 0.5
-    assert results.spread("bareline", cell) == (900, 2700)
+    results = make_results()
+    assert results.cells() == [CELL]
+    assert results.median("bareline", CELL, "rate") == 1800
+    assert results.median("fastapi_sqlmodel", CELL, "rate") == 200
+    assert [run.round for run in results.valid("fastapi_sqlmodel", CELL)] == [1, 3]
+    assert results.ratio("bareline", "fastapi_sqlmodel", CELL) == 9
+    assert results.share("bareline", CELL) == 0.5
+    assert results.spread("bareline", CELL) == (900, 2700)
+
+
+def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+    results = make_results()
+    results.idle_cpu, results.pgbench_clients = {10: {"bareline": 0.01}}, {"point 10": {4: 1.5}}
+    write_results(results, tmp_path / "raw.json")
+    assert read_results(tmp_path / "raw.json") == results
+
+
+def test_a_figure_that_is_shown_is_a_field_of_an_outcome() -> None:
+    assert set(get_args(Figure)) < set(Outcome.__struct_fields__)
 
 
 def test_the_report_names_what_was_not_measured_and_why() -> None:
@@ -84,12 +101,12 @@ def test_the_report_names_what_was_not_measured_and_why() -> None:
 def test_answers_are_taken_apart() -> None:
     plain = b"HTTP/1.1 200 OK\r\ncontent-LENGTH: 2\r\n\r\nhi"
     chunks = b"HTTP/1.1 201 Created\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n3;x=y\r\n yo\r\n0\r\n\r\n"
-    assert wire.take(plain + b"HTTP") == (200, b"hi", len(plain))
-    assert wire.take(chunks + b"HTTP") == (201, b"hi yo", len(chunks))
+    assert wire.parse_answer(plain + b"HTTP") == (200, b"hi", len(plain))
+    assert wire.parse_answer(chunks + b"HTTP") == (201, b"hi yo", len(chunks))
     for whole in (plain, chunks):
-        assert all(wire.take(whole[:end]) is None for end in range(len(whole)))
+        assert all(wire.parse_answer(whole[:end]) is None for end in range(len(whole)))
     with pytest.raises(wire.WireError):
-        wire.take(b"nonsense\r\n\r\n")
+        wire.parse_answer(b"nonsense\r\n\r\n")
 
 
 def test_emails_of_two_makers_never_meet() -> None:
@@ -163,7 +180,7 @@ def test_a_server_is_waited_for_until_it_rests() -> None:
         server = Server(ROSTER[0], process, 0, 0.0)
         time.sleep(0.3)
         started = time.monotonic()
-        server.rest()
+        server.wait_until_idle()
         assert 0.5 < time.monotonic() - started < 9
     finally:
         end(process)
