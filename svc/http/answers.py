@@ -1,11 +1,14 @@
 """Answers: structs as JSON, with a version or a way to the next page, and problems as problem documents."""
 
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
 from svc.http.headers import format_etag, matches_if_none_match
-from svc.http.problems import Problem
+from svc.http.problems import Problem, not_found
 
 NDJSON = "application/x-ndjson"
 CSV = "text/csv"
@@ -43,11 +46,35 @@ def answer_version(content: object, version: int, status: int = 200, lines: byte
     return JsonResponse(encode(content), status, b'etag: "%d"\r\n%b' % (version, lines))
 
 
-def answer_unchanged(request: Request, version: int) -> Response | None:
-    """Return a 304 where the client has this version already (RFC 9110, 13.1.2), else None."""
-    if matches_if_none_match(request, version):
-        return Response(status_code=304, headers={"ETag": format_etag(version)})
-    return None
+class Versioned(Protocol):
+    """A row that has a version, which each change of it raises."""
+
+    @property
+    def version(self) -> int:
+        """From 1 up."""
+        ...
+
+
+V = TypeVar("V", bound=Versioned)
+
+
+def identity(row: V) -> V:
+    """Return the row itself: it has nothing that clients may not see."""
+    return row
+
+
+def answer_found(
+    row: V | None, what: str, request: Request | None = None, show: Callable[[V], object] = identity
+) -> Response:
+    """Return what `show` makes of a row, with its version. Raises Problem 404 where there is none.
+
+    With the request, it is a 304 where the client has this version already (RFC 9110, 13.1.2).
+    """
+    if row is None:
+        raise not_found(what)
+    if request and matches_if_none_match(request, row.version):
+        return Response(status_code=304, headers={"ETag": format_etag(row.version)})
+    return answer_version(show(row), row.version)
 
 
 def answer_created(content: object, location: str, version: int) -> JsonResponse:

@@ -9,11 +9,12 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable
 from functools import lru_cache
 from hashlib import blake2b
-from typing import Annotated, TypeVar
+from typing import Annotated, NamedTuple, Self, TypeVar
 from urllib.parse import quote, unquote
 
 import msgspec
 from msgspec import Meta, Struct
+from starlette.requests import Request
 
 from svc.http.parsing import invalid_query
 from svc.http.problems import Problem
@@ -30,6 +31,12 @@ class PageQuery(Struct, frozen=True, forbid_unknown_fields=True):
 
     limit: Annotated[int, Meta(ge=1, le=1000)] = 100
     cursor: str | None = None
+
+
+class IdPosition(Struct, frozen=True):
+    """Where a page ends that is in the order of ids: the id of its last row."""
+
+    id: int = 0
 
 
 def read_position(cursor: str | None, list_: object, type_: type[P]) -> P:
@@ -50,12 +57,30 @@ def foreign_cursor() -> Problem:
     return invalid_query({"cursor": "Not a cursor of this list: sort and filters must stay the same"})
 
 
-def end_page(rows: list[R], limit: int, list_: object, find_position: Callable[[R], Struct]) -> str | None:
-    """Take the row too many off the end of a page; return the cursor of the next one, None for the last."""
+class Target(NamedTuple):
+    """What a request asks for, as it was written: the path, and the query without its `?`."""
+
+    path: str
+    query: bytes
+
+    @classmethod
+    def of(cls, request: Request) -> Self:
+        """Return a request's."""
+        return cls(request.scope["raw_path"].decode(), request.scope["query_string"])
+
+
+def end_page(
+    rows: list[R], limit: int, target: Target, list_: object, find_position: Callable[[R], Struct]
+) -> tuple[str | None, bytes]:
+    """Take the row too many off the end of a page; return the next page's cursor, and the line of its Link.
+
+    None and nothing for the last page.
+    """
     if len(rows) <= limit:
-        return None
+        return None, b""
     del rows[limit:]
-    return write_cursor(list_, find_position(rows[-1]))
+    cursor = write_cursor(list_, find_position(rows[-1]))
+    return cursor, link_next(target, cursor)
 
 
 def write_cursor(list_: object, position: Struct) -> str:
@@ -84,15 +109,13 @@ def find_key(list_: str) -> bytes:
     return blake2b(list_.encode()).digest()
 
 
-def link_next(path: str, query_string: bytes, cursor: str | None) -> bytes:
-    """Return the line of a `Link` to the next page (RFC 8288), or nothing where there is none.
+def link_next(target: Target, cursor: str) -> bytes:
+    """Return the line of a `Link` to the next page (RFC 8288).
 
     It is relative, so that it holds behind any proxy. The query stays as it came, but for its cursor: to
     parse and write it anew takes 20 µs.
     """
-    if cursor is None:
-        return b""
-    query = quote(query_string, safe=UNTOUCHED)
+    query = quote(target.query, safe=UNTOUCHED)
     kept = [part for part in query.split("&") if part and unquote(part.partition("=")[0]) != "cursor"]
     kept.append(f"cursor={cursor}")
-    return f'link: <{path}?{"&".join(kept)}>; rel="next"\r\n'.encode("latin-1")
+    return f'link: <{target.path}?{"&".join(kept)}>; rel="next"\r\n'.encode("latin-1")

@@ -78,6 +78,18 @@ def unavailable(detail: str, code: str) -> Problem:
     return Problem(503, detail, code=code, headers={"Retry-After": "1"})
 
 
+def not_found(what: str) -> Problem:
+    """Return a 404 for an id that no row has."""
+    return Problem(404, f"There is no {what} with this id")
+
+
+def not_changed(current: object | None, what: str) -> Problem:
+    """Return why a change found no row: 412 where it is there in another version, else 404."""
+    if current is None:
+        return not_found(what)
+    return Problem(412, f"The {what} has changed since", code="changed-since")
+
+
 class Refusal(Struct, frozen=True):
     """What a client is told when a constraint would be broken: status, code, where and what."""
 

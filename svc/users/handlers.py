@@ -8,11 +8,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from svc.accounts.passwords import Passwords
-from svc.http.answers import answer_created, answer_unchanged, answer_version
+from svc.http.answers import answer_created, answer_found, answer_version
 from svc.http.headers import IdempotencyKey, read_idempotency_key, read_if_match
 from svc.http.operations import FastRoute, Operation
 from svc.http.parsing import MERGE_PATCH_TYPES, parse_id, read_body, read_id, read_query
-from svc.http.problems import Problem
+from svc.http.problems import Problem, not_changed
 from svc.http.resource import Resource, Service
 from svc.postgres.batching import ReadBatcher, WriteBatcher
 from svc.postgres.queries import Queries
@@ -148,7 +148,7 @@ class Users:
             user = await self._queries.get_user(id=id_, with_profile=True)
         else:
             user = await self.by_id.get(id_)
-        return (user and answer_unchanged(request, user.version)) or answer_user(user, query.fields)
+        return answer_found(user, "user", request, lambda user: show_user(user, query.fields))
 
     async def update(self, request: Request) -> Response:
         """Change the fields that are given (RFC 7396), if the client's version is the current one."""
@@ -162,21 +162,19 @@ class Users:
         else:
             user = await update_alone(self._queries, change)
         if user is None:
-            raise await self._why_unchanged(id_)
-        return answer_user(user)
+            raise await self._explain_unchanged(id_)
+        return answer_version(user.public(), user.version)
 
     async def delete(self, request: Request) -> Response:
         """Remove a user: 204."""
         id_ = read_id(request)
         if not await self._queries.delete_user(id=id_, versions=read_if_match(request)):
-            raise await self._why_unchanged(id_)
+            raise await self._explain_unchanged(id_)
         return Response(status_code=204)
 
-    async def _why_unchanged(self, id_: int) -> Problem:
-        """Return why a change found no row: 412 where the user is there in another version, else 404."""
-        if await self._queries.get_user(id=id_, with_profile=False) is None:
-            return no_user()
-        return Problem(412, "The user has changed since", code="changed-since")
+    async def _explain_unchanged(self, id_: int) -> Problem:
+        """Return why a change found no row."""
+        return not_changed(await self._queries.get_user(id=id_, with_profile=False), "user")
 
 
 async def find_users(users: UserQueries, ids: list[int]) -> list[StoredUser]:
@@ -204,18 +202,10 @@ async def update_together(users: UserQueries, changes: Sequence[UserChange]) -> 
     return [user] if user else []
 
 
-def answer_user(user: StoredUser | None, fields: UserFields | None = None) -> Response:
-    """Return a user, or the chosen fields of it, with its version. Raises Problem 404 for none."""
-    if user is None:
-        raise no_user()
+def show_user(user: StoredUser, fields: UserFields | None = None) -> object:
+    """Return what clients see of a user, or the chosen fields of it."""
     public = user.public()
-    content = {field: getattr(public, field) for field in fields} if fields else public
-    return answer_version(content, user.version)
-
-
-def no_user() -> Problem:
-    """Return a 404."""
-    return Problem(404, "There is no user with this id")
+    return {field: getattr(public, field) for field in fields} if fields else public
 
 
 EXAMPLES = """Register, read, list, change and delete a user:
@@ -231,7 +221,7 @@ EXAMPLES = """Register, read, list, change and delete a user:
 def build(service: Service) -> Resource:
     """Return the resource of single users."""
     users = Users(service.bind(UserQueries), service.share(Passwords), service.limits)
-    fast = FastRoute(parse_id, users.by_id.submit, lambda _, user: answer_user(user))
+    fast = FastRoute(parse_id, users.by_id.submit, lambda _, user: answer_found(user, "user", show=show_user))
     anyone = service.config.open_registration
     one = "/users/{id}"
     return Resource(

@@ -12,7 +12,7 @@ from svc.http.answers import answer
 from svc.http.fields import Id
 from svc.http.headers import read_preference
 from svc.http.operations import FastRoute, Operation
-from svc.http.paging import end_page, foreign_cursor, link_next, read_position
+from svc.http.paging import Target, end_page, foreign_cursor, read_position
 from svc.http.parsing import invalid_body, read_body, read_plain_query, read_query
 from svc.http.resource import Resource, Service
 from svc.postgres.batching import ReadBatcher
@@ -48,8 +48,7 @@ class PageRequest(Struct, frozen=True):
     """A page that is asked for, in these words."""
 
     query: ListUsers
-    path: str
-    query_string: bytes
+    target: Target
 
 
 class UserListQueries(Queries, Protocol, file="user_lists.sql"):
@@ -102,7 +101,7 @@ class UserLists:
     async def list(self, request: Request) -> Response:
         """Answer a page of users, and the way to the next one."""
         query = read_query(request, ListUsers)
-        asked = PageRequest(query, request.scope["raw_path"].decode(), request.scope["query_string"])
+        asked = PageRequest(query, Target.of(request))
         if query.email:
             page = await self._find_by_email(query, query.email)
         else:
@@ -144,14 +143,14 @@ class UserLists:
 def read_page(query_string: bytes) -> PageRequest | None:
     """Return what a plain query asks for; None for one that the handler must look at, as for an email."""
     query = read_plain_query(query_string, ListUsers)
-    return PageRequest(query, "/users", query_string) if query and not query.email else None
+    return PageRequest(query, Target("/users", query_string)) if query and not query.email else None
 
 
 def answer_page(asked: PageRequest, page: Page | None, counted: tuple[str, int] | None = None) -> Response:
     """Return a page, the way to the next one, and how many there are on all: how counted, the number."""
     query, users = asked.query, page.users() if page else []
-    cursor = end_page(users, query.limit, describe_list(query), lambda last: find_position(query, last))
-    lines = link_next(asked.path, asked.query_string, cursor)
+    list_ = describe_list(query)
+    cursor, lines = end_page(users, query.limit, asked.target, list_, lambda last: find_position(query, last))
     if counted:
         lines += f"preference-applied: count={counted[0]}\r\ncontent-range: */{counted[1]}\r\n".encode()
     shown = choose_fields(users, query.fields) if query.fields else users
