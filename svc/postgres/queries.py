@@ -28,7 +28,8 @@ from typing import (
 
 from msgspec import UNSET, Struct
 
-from svc.postgres.statements import Kind, Mismatch, Query, QueryError, load
+from svc.postgres.snippets import Mismatch
+from svc.postgres.statements import Kind, Query, QueryError, load
 
 Row = Iterable[Any]
 """The values of a row in the order of its columns, as asyncpg's Record gives them."""
