@@ -57,16 +57,33 @@ def statement(name: str, **values: str) -> str:
     return PARAMETER.sub(lambda found: values.get(found[1], "null"), read_queries()[name]) + ";\n"
 
 
+SNIPPET = re.compile(r"\{((?:\w+\.)?\w+)\}")
+"""A snippet's name in a statement: `{row}`, or `{users.row}` out of queries/users.sql."""
+
+
 @cache
 def read_queries() -> Mapping[str, str]:
     """Return the SQL of each query in queries/*.sql by its name, without comments and semicolon.
 
-    The files hold one statement below each header `-- name: get_user :one`.
+    The files hold one statement below each header `-- name: get_user :one`, and parts of statements below
+    `-- snippet: row`.
     """
-    texts = (path.read_text() for path in sorted((CHECKOUT / "queries").glob("*.sql")))
-    parts = re.split(r"(?m)^-- name: (\w+) .*$", "\n".join(texts))
-    bodies = (re.sub(r"(?m)^--.*$", "", part).partition(";")[0].strip() for part in parts[2::2])
-    return dict(zip(parts[1::2], bodies, strict=True))
+    blocks: dict[str, dict[str, str]] = {"name": {}, "snippet": {}}
+    for path in sorted((CHECKOUT / "queries").glob("*.sql")):
+        parts = re.split(r"(?m)^-- (name|snippet): (\w+).*$", path.read_text())
+        for kind, name, part in zip(parts[1::3], parts[2::3], parts[3::3], strict=True):
+            body = re.sub(r"(?m)^--.*$", "", part).partition(";")[0].strip()
+            full = SNIPPET.sub(rf"{{{path.stem}.\1}}", body)
+            known = re.sub(r"\{\w+\.(\w+\.\w+)\}", r"{\1}", full)
+            blocks[kind][name if kind == "name" else f"{path.stem}.{name}"] = known
+    return {name: expand(body, blocks["snippet"]) for name, body in blocks["name"].items()}
+
+
+def expand(body: str, snippets: Mapping[str, str]) -> str:
+    """Return a statement with its snippets put in, and theirs."""
+    while SNIPPET.search(body):
+        body = SNIPPET.sub(lambda found: snippets[found[1]], body)
+    return body
 
 
 class Pgbench:

@@ -7,22 +7,20 @@ from users;
 -- An export reads block after block in one snapshot, each where the last one ended (keyset): no cursor is left open,
 -- and the limit of a query's time holds for a block.
 
--- name: export_users :one
--- @hot
--- A block of users, column by column as pages are; none after the last block.
-select
-    coalesce(array_agg(id), '{}') as ids,
-    coalesce(array_agg(email), '{}') as emails,
-    coalesce(array_agg(display_name), '{}') as display_names,
-    coalesce(array_agg(is_active), '{}') as are_active,
-    coalesce(array_agg(rfc3339(created_at)), '{}') as created_ats
+-- snippet: from_block
 from (
-    select id, email, display_name, is_active, created_at
+    select {users.sources}
     from users
     where id > :after
     order by id
     limit :limit
-) as block;
+) as block
+
+-- name: export_users :one
+-- @hot
+-- A block of users, column by column as pages are; none after the last block.
+select {users.columns}
+{from_block};
 
 -- name: export_users_as_csv :one
 -- @hot
@@ -31,10 +29,4 @@ select coalesce(string_agg(concat_ws(',',
         id, '"' || replace(email, '"', '""') || '"', coalesce('"' || replace(display_name, '"', '""') || '"', ''),
         is_active::text, rfc3339(created_at)
     ), E'\r\n'), '') as users, coalesce(max(id), 0) as last
-from (
-    select id, email, display_name, is_active, created_at
-    from users
-    where id > :after
-    order by id
-    limit :limit
-) as block;
+{from_block};

@@ -5,90 +5,82 @@
 -- name: look_up_users_by_id :one
 -- @hot
 -- The users with these ids, in no order.
-select
-    coalesce(array_agg(id), '{}') as ids,
-    coalesce(array_agg(email), '{}') as emails,
-    coalesce(array_agg(display_name), '{}') as display_names,
-    coalesce(array_agg(is_active), '{}') as are_active,
-    coalesce(array_agg(rfc3339(created_at)), '{}') as created_ats
+select {users.columns}
 from users
 where id = any(:ids::text::bigint[]);
 
 -- name: look_up_users_by_email :one
 -- @hot
 -- The same by their emails.
-select
-    coalesce(array_agg(id), '{}') as ids,
-    coalesce(array_agg(email), '{}') as emails,
-    coalesce(array_agg(display_name), '{}') as display_names,
-    coalesce(array_agg(is_active), '{}') as are_active,
-    coalesce(array_agg(rfc3339(created_at)), '{}') as created_ats
+select {users.columns}
 from users
 where email = any(:emails::text[]);
 
 -- name: get_user_by_email :one
 -- @hot
 -- @not_null: created_at
--- One user by email; the profile only where it was asked for.
-select id, email, display_name, is_active, rfc3339(created_at) as created_at, version,
-    case when :with_profile then profile end as profile
+-- One user by email.
+select {users.row_with_profile}
 from users
 where email = :email;
 
 -- name: get_users_by_email :one
 -- @hot
 -- Several users by their emails, without profiles: one statement for what is asked at one time.
-select
-    coalesce(array_agg(id), '{}') as ids,
-    coalesce(array_agg(email), '{}') as emails,
-    coalesce(array_agg(display_name), '{}') as display_names,
-    coalesce(array_agg(is_active), '{}') as are_active,
-    coalesce(array_agg(rfc3339(created_at)), '{}') as created_ats,
-    coalesce(array_agg(version), '{}') as versions
+select {users.stored_columns}
 from users
 where email = any(:emails::text[]);
+
+-- A filter is a condition on the rows walked, but for created_at in its own order, where it bounds the walk.
+
+-- snippet: is_active
+(:filter.is_active::boolean is null or is_active = :filter.is_active)
+
+-- snippet: filters
+{is_active}
+and (:filter.created_from::timestamptz is null or created_at >= :filter.created_from)
+and (:filter.created_to::timestamptz is null or created_at < :filter.created_to)
+
+-- snippet: filters_and_email
+(:filter.email::text is null or email = :filter.email)
+and {filters}
+
+-- snippet: filters_by_created_at
+created_at >= coalesce(:filter.created_from::timestamptz, '-infinity')
+and created_at < coalesce(:filter.created_to::timestamptz, 'infinity')
+and {is_active}
 
 -- name: count_users :one
 -- How many users the filters let through, exactly: reads every one of them.
 select count(*) as count
 from users
-where (:filter.email::text is null or email = :filter.email)
-    and (:filter.is_active::boolean is null or is_active = :filter.is_active)
-    and (:filter.created_from::timestamptz is null or created_at >= :filter.created_from)
-    and (:filter.created_to::timestamptz is null or created_at < :filter.created_to);
+where {filters_and_email};
 
 -- name: estimate_users :one
 -- The planner's guess at the same count: reads no user at all.
 explain (format json)
 select
 from users
-where (:filter.email::text is null or email = :filter.email)
-    and (:filter.is_active::boolean is null or is_active = :filter.is_active)
-    and (:filter.created_from::timestamptz is null or created_at >= :filter.created_from)
-    and (:filter.created_to::timestamptz is null or created_at < :filter.created_to);
+where {filters_and_email};
 
 -- A page of users comes in one of six orders, each a query of its own that walks one index from where
 -- the last page ended (keyset): `:after.…` is null for the first page, and the coalesce then stands for
--- "before everything". A filter is a condition on the rows walked, but for created_at in its own order,
--- where it bounds the walk. Profiles, which may be large, come where they are wanted.
+-- "before everything".
+
+-- snippet: page
+-- Profiles, which may be large, come where they are wanted.
+{users.columns},
+array_agg(profile) filter (where :with_profile) as profiles
 
 -- name: list_users_by_id :one
 -- @hot
 -- In the order of their ids.
-select
-    coalesce(array_agg(id), '{}') as ids,
-    coalesce(array_agg(email), '{}') as emails,
-    coalesce(array_agg(display_name), '{}') as display_names,
-    coalesce(array_agg(is_active), '{}') as are_active,
-    coalesce(array_agg(rfc3339(created_at)), '{}') as created_ats,
-    array_agg(profile) filter (where :with_profile) as profiles
+select {page}
 from (
-    select id, email, display_name, is_active, created_at, profile
+    select {users.sources}, profile
     from users
     where id > coalesce(:after.id::bigint, 0)
-        and (:filter.is_active::boolean is null or is_active = :filter.is_active)
-        and (:filter.created_from::timestamptz is null or created_at >= :filter.created_from)
-        and (:filter.created_to::timestamptz is null or created_at < :filter.created_to)
+        and {filters}
     order by id
     limit :limit
 ) as page;
@@ -96,20 +88,12 @@ from (
 -- name: list_users_by_id_desc :one
 -- @hot
 -- The newest ids first.
-select
-    coalesce(array_agg(id), '{}') as ids,
-    coalesce(array_agg(email), '{}') as emails,
-    coalesce(array_agg(display_name), '{}') as display_names,
-    coalesce(array_agg(is_active), '{}') as are_active,
-    coalesce(array_agg(rfc3339(created_at)), '{}') as created_ats,
-    array_agg(profile) filter (where :with_profile) as profiles
+select {page}
 from (
-    select id, email, display_name, is_active, created_at, profile
+    select {users.sources}, profile
     from users
     where id <= coalesce(:after.id::bigint - 1, 9223372036854775807)
-        and (:filter.is_active::boolean is null or is_active = :filter.is_active)
-        and (:filter.created_from::timestamptz is null or created_at >= :filter.created_from)
-        and (:filter.created_to::timestamptz is null or created_at < :filter.created_to)
+        and {filters}
     order by id desc
     limit :limit
 ) as page;
@@ -117,20 +101,12 @@ from (
 -- name: list_users_by_email :one
 -- @hot
 -- In the byte order of their emails.
-select
-    coalesce(array_agg(id), '{}') as ids,
-    coalesce(array_agg(email), '{}') as emails,
-    coalesce(array_agg(display_name), '{}') as display_names,
-    coalesce(array_agg(is_active), '{}') as are_active,
-    coalesce(array_agg(rfc3339(created_at)), '{}') as created_ats,
-    array_agg(profile) filter (where :with_profile) as profiles
+select {page}
 from (
-    select id, email, display_name, is_active, created_at, profile
+    select {users.sources}, profile
     from users
     where email > coalesce(:after.email, '')
-        and (:filter.is_active::boolean is null or is_active = :filter.is_active)
-        and (:filter.created_from::timestamptz is null or created_at >= :filter.created_from)
-        and (:filter.created_to::timestamptz is null or created_at < :filter.created_to)
+        and {filters}
     order by email
     limit :limit
 ) as page;
@@ -138,20 +114,12 @@ from (
 -- name: list_users_by_email_desc :one
 -- @hot
 -- In the reverse byte order of their emails; no character is above U+10FFFF.
-select
-    coalesce(array_agg(id), '{}') as ids,
-    coalesce(array_agg(email), '{}') as emails,
-    coalesce(array_agg(display_name), '{}') as display_names,
-    coalesce(array_agg(is_active), '{}') as are_active,
-    coalesce(array_agg(rfc3339(created_at)), '{}') as created_ats,
-    array_agg(profile) filter (where :with_profile) as profiles
+select {page}
 from (
-    select id, email, display_name, is_active, created_at, profile
+    select {users.sources}, profile
     from users
     where email < coalesce(:after.email, U&'\+10FFFF')
-        and (:filter.is_active::boolean is null or is_active = :filter.is_active)
-        and (:filter.created_from::timestamptz is null or created_at >= :filter.created_from)
-        and (:filter.created_to::timestamptz is null or created_at < :filter.created_to)
+        and {filters}
     order by email desc
     limit :limit
 ) as page;
@@ -159,20 +127,12 @@ from (
 -- name: list_users_by_created_at :one
 -- @hot
 -- The oldest first.
-select
-    coalesce(array_agg(id), '{}') as ids,
-    coalesce(array_agg(email), '{}') as emails,
-    coalesce(array_agg(display_name), '{}') as display_names,
-    coalesce(array_agg(is_active), '{}') as are_active,
-    coalesce(array_agg(rfc3339(created_at)), '{}') as created_ats,
-    array_agg(profile) filter (where :with_profile) as profiles
+select {page}
 from (
-    select id, email, display_name, is_active, created_at, profile
+    select {users.sources}, profile
     from users
     where (created_at, id) > (coalesce(:after.created_at::timestamptz, '-infinity'), coalesce(:after.id::bigint, 0))
-        and created_at >= coalesce(:filter.created_from::timestamptz, '-infinity')
-        and created_at < coalesce(:filter.created_to::timestamptz, 'infinity')
-        and (:filter.is_active::boolean is null or is_active = :filter.is_active)
+        and {filters_by_created_at}
     order by created_at, id
     limit :limit
 ) as page;
@@ -180,20 +140,12 @@ from (
 -- name: list_users_by_created_at_desc :one
 -- @hot
 -- The youngest first.
-select
-    coalesce(array_agg(id), '{}') as ids,
-    coalesce(array_agg(email), '{}') as emails,
-    coalesce(array_agg(display_name), '{}') as display_names,
-    coalesce(array_agg(is_active), '{}') as are_active,
-    coalesce(array_agg(rfc3339(created_at)), '{}') as created_ats,
-    array_agg(profile) filter (where :with_profile) as profiles
+select {page}
 from (
-    select id, email, display_name, is_active, created_at, profile
+    select {users.sources}, profile
     from users
     where (created_at, id) <= (coalesce(:after.created_at::timestamptz, 'infinity'), coalesce(:after.id::bigint - 1, 9223372036854775807))
-        and created_at >= coalesce(:filter.created_from::timestamptz, '-infinity')
-        and created_at < coalesce(:filter.created_to::timestamptz, 'infinity')
-        and (:filter.is_active::boolean is null or is_active = :filter.is_active)
+        and {filters_by_created_at}
     order by created_at desc, id desc
     limit :limit
 ) as page;

@@ -1,17 +1,50 @@
+-- snippet: row
+-- One user, as `StoredUser` has it, up to the profile.
+id, email, display_name, is_active, rfc3339(created_at) as created_at, version
+
+-- snippet: row_without_profile
+{row}, null::jsonb as profile
+
+-- snippet: row_with_profile
+-- A profile may be large, so it comes only where it was asked for.
+{row}, case when :with_profile then profile end as profile
+
+-- snippet: columns
+-- Many users, column by column, which takes asyncpg half of the time that rows take.
+coalesce(array_agg(id), '{}') as ids,
+coalesce(array_agg(email), '{}') as emails,
+coalesce(array_agg(display_name), '{}') as display_names,
+coalesce(array_agg(is_active), '{}') as are_active,
+coalesce(array_agg(rfc3339(created_at)), '{}') as created_ats
+
+-- snippet: stored_columns
+{columns},
+coalesce(array_agg(version), '{}') as versions
+
+-- snippet: sources
+-- What is read of each user for these columns.
+id, email, display_name, is_active, created_at
+
+-- snippet: insert_new
+insert into users (email, hashed_password, display_name, profile, referred_by)
+values (:new.email, :hashed_password, :new.display_name, coalesce(:new.profile::jsonb, '{}'), :new.referred_by)
+
+-- snippet: version_matches
+-- The row must still be one of the versions, where any are named (If-Match).
+(:versions::bigint[] is null or version = any(:versions))
+
 -- name: create_user :one
 -- @not_null: created_at
 -- A new user; the email's constraint answers whether it is taken.
-insert into users (email, hashed_password, display_name, profile, referred_by)
-values (:new.email, :hashed_password, :new.display_name, coalesce(:new.profile::jsonb, '{}'), :new.referred_by)
-returning id, email, display_name, is_active, rfc3339(created_at) as created_at, version, null::jsonb as profile;
+{insert_new}
+returning {row_without_profile};
 
 -- name: create_user_once :one
 -- @not_null: created_at
 -- A new user, unless the email is taken, and with it, in the same statement, what a retry of this request is
 -- to be answered. What is older than a day is forgotten on the way.
 with created as (
-    insert into users (email, hashed_password, display_name, profile, referred_by)
-    values (:new.email, :hashed_password, :new.display_name, coalesce(:new.profile::jsonb, '{}'), :new.referred_by)
+    {insert_new}
     on conflict (email) do nothing
     returning id, email, hashed_password, display_name, is_active, created_at, version
 ), remembered as (
@@ -26,7 +59,7 @@ with created as (
         for update skip locked
     )
 )
-select id, email, display_name, is_active, rfc3339(created_at) as created_at, version, null::jsonb as profile
+select {row_without_profile}
 from created;
 
 -- name: get_first_answer :one
@@ -40,23 +73,15 @@ where key_hash = :retry.key_hash;
 -- name: get_user :one
 -- @hot
 -- @not_null: created_at
--- One user; the profile only where it was asked for, since it may be large.
-select id, email, display_name, is_active, rfc3339(created_at) as created_at, version,
-    case when :with_profile then profile end as profile
+-- One user.
+select {row_with_profile}
 from users
 where id = :id;
 
 -- name: get_users :one
 -- @hot
--- Several users in no order, without profiles: what is asked for at one time goes out as one statement, and comes
--- column by column, which takes asyncpg half of the time that rows take.
-select
-    coalesce(array_agg(id), '{}') as ids,
-    coalesce(array_agg(email), '{}') as emails,
-    coalesce(array_agg(display_name), '{}') as display_names,
-    coalesce(array_agg(is_active), '{}') as are_active,
-    coalesce(array_agg(rfc3339(created_at)), '{}') as created_ats,
-    coalesce(array_agg(version), '{}') as versions
+-- Several users in no order, without profiles: what is asked for at one time goes out as one statement.
+select {stored_columns}
 from users
 where id = any(:ids::text::bigint[]);
 
@@ -64,8 +89,7 @@ where id = any(:ids::text::bigint[]);
 -- @hot
 -- @not_null: created_at
 -- Changes what is given: null leaves a column as it is, but for the name, which may become null.
--- The row must still be one of the versions, where any are named (If-Match). Where somebody else has it locked,
--- this waits, or finds no row.
+-- Where somebody else has the row locked, this waits, or finds no row.
 update users
 set email = coalesce(:change.email, email),
     display_name = case when :set_display_name then :change.display_name else display_name end,
@@ -74,9 +98,9 @@ set email = coalesce(:change.email, email),
     version = version + 1,
     updated_at = now()
 where id = :id
-    and (:versions::bigint[] is null or version = any(:versions))
+    and {version_matches}
     and (:waits or exists (select from users where id = :id for no key update skip locked))
-returning id, email, display_name, is_active, rfc3339(created_at) as created_at, version, null::jsonb as profile;
+returning {row_without_profile};
 
 -- name: update_users :many
 -- @hot
@@ -105,7 +129,7 @@ returning users.id, users.email, users.display_name, users.is_active, rfc3339(us
     users.version, null::jsonb as profile;
 
 -- name: delete_user :execrows
--- Removes a user, if it is still one of the versions where any are named (If-Match).
+-- Removes a user.
 delete from users
 where id = :id
-    and (:versions::bigint[] is null or version = any(:versions));
+    and {version_matches};

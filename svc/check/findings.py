@@ -1,12 +1,15 @@
 """What the check finds, and how it is told."""
 
+import re
+from bisect import bisect_right
 from pathlib import Path
 from typing import Literal
 
 from msgspec import Struct
 
 from svc.config import CHECKOUT
-from svc.postgres.statements import TOKEN, Mismatch, Query
+from svc.postgres.snippets import TOKEN, Mismatch
+from svc.postgres.statements import Query
 
 Kind = Literal[
     "sql", "parameter", "column", "nullability", "null-parameter", "secret", "cardinality", "plan", "mark",
@@ -44,16 +47,21 @@ def name_file(path: Path) -> str:
 def find(
     query: Query, kind: Kind, expected: str, found: str, at: int | None = None, warning: bool = False
 ) -> Finding:
-    """A finding about a query; `at` counts the characters of its source from 0."""
-    line, column, excerpt = query.line, 1, ""
+    """Make a finding about a query; `at` counts the characters of its source from 0.
+
+    Its place is where that character is written: in the query, or in a snippet that it uses.
+    """
+    path, line, column, excerpt = query.path, query.line, 1, ""
     if at is not None:
-        before = query.source[:at]
-        line = query.source_line + before.count("\n")
+        piece = query.pieces[bisect_right(query.pieces, at, key=lambda piece: piece.start) - 1]
+        source, at = piece.source, piece.at + at - piece.start
+        before = source.text[:at]
+        path, line = source.path, source.find_line(at)
         column = at - (before.rfind("\n") + 1) + 1
-        excerpt = query.source.split("\n")[before.count("\n")]
+        excerpt = source.text.split("\n")[before.count("\n")]
     return Finding(
         kind=kind,
-        file=name_file(query.path),
+        file=name_file(path),
         line=line,
         column=column,
         query=query.name,
@@ -64,10 +72,10 @@ def find(
     )
 
 
-def describe_mismatch(mismatch: Mismatch) -> Finding:
-    """What does not fit before there is a database, as a finding."""
+def describe_mismatch(mismatch: Mismatch, kind: Kind = "signature") -> Finding:
+    """Make a finding of what does not fit before there is a database."""
     return Finding(
-        kind="signature",
+        kind=kind,
         file=name_file(mismatch.path),
         line=mismatch.line,
         query=mismatch.query,
@@ -96,7 +104,5 @@ def find_position(query: Query, position: int) -> int:
 
 def find_column(query: Query, name: str) -> int | None:
     """Where a column's name last stands in the source before `from`, if it is written out at all."""
-    import re
-
     places = [match.start() for match in re.finditer(rf"\b{re.escape(name)}\b", query.source)]
     return places[0] if places else None

@@ -50,11 +50,14 @@ def read_release(revision: str) -> Release:
     """Reads another revision out of git. Raises RolloutError."""
     commit = read_git("rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}").strip()
     files = read_git("ls-tree", "-r", "--name-only", commit, "queries", "migrations").split("\n")
-    queries: list[Query] = []
-    for file in files:
-        if re.fullmatch(r"queries/[^/]+\.sql", file):
-            text = read_git("show", f"{commit}:./{file}")
-            queries += read_queries(text, Path(f"{revision}:{file}")).values()
+    texts = {
+        Path(f"{revision}:{file}"): read_git("show", f"{commit}:./{file}")
+        for file in files
+        if re.fullmatch(r"queries/[^/]+\.sql", file)
+    }
+    queries = [
+        query for path, text in texts.items() for query in read_queries(text, path, texts.get).values()
+    ]
     facts: dict[str, Facts] = {}
     if "queries/proven.json" in files:
         facts = msgspec.json.decode(

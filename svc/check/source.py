@@ -7,7 +7,8 @@ from pathlib import Path
 
 from svc.check.findings import Finding, describe_mismatch, find, name_file
 from svc.config import CHECKOUT, find_folder
-from svc.postgres.statements import TOKEN, Query, QueryError, load
+from svc.postgres.snippets import TOKEN, Snippets, find_references, split_file
+from svc.postgres.statements import Query, QueryError, load
 
 DRIVER = {
     "postgres/connection.py": "opens connections and runs queries of the contract",
@@ -56,7 +57,7 @@ def check_source(queries: Sequence[Query]) -> list[Finding]:
         found += check_module(path, tree)
     found += [find(q, "unused", "a call of the query", "none in svc/") for q in queries if q.name not in used]
     found += [finding for query in queries for finding in find_stars(query)]
-    return found + find_unbound(queries)
+    return found + find_unbound(queries) + find_unused_snippets(find_folder("queries"))
 
 
 def check_module(path: Path, tree: ast.Module) -> list[Finding]:
@@ -165,6 +166,23 @@ def find_unbound(queries: Sequence[Query]) -> list[Finding]:
             except QueryError as error:
                 found += [describe_mismatch(mismatch) for mismatch in error.mismatches]
     return found
+
+
+def find_unused_snippets(folder: Path) -> list[Finding]:
+    """Return a finding for each snippet that no statement and no other snippet of a folder uses."""
+    snippets, paths = Snippets(), sorted(folder.glob("*.sql"))
+    used = {
+        (reference.path, reference.name)
+        for path in paths
+        for block in split_file(path.read_text(encoding="utf-8"))
+        for reference in find_references("\n".join(block.lines), path)
+    }
+    return [
+        describe_mismatch(snippet.differ("a use of the snippet", "none"), "unused")
+        for path in paths
+        for snippet in snippets.read(path)[0].values()
+        if (path, snippet.name) not in used
+    ]
 
 
 def is_checkout() -> bool:

@@ -22,7 +22,8 @@ from svc.postgres.migrations import MigrationQueries
 from svc.postgres.pool import Database
 from svc.postgres.queries import Queries, Signature
 from svc.postgres.queueing import Limits
-from svc.postgres.statements import Mismatch, Query
+from svc.postgres.snippets import Mismatch
+from svc.postgres.statements import Query
 
 T = TypeVar("T")
 Q = TypeVar("Q", bound=Queries)

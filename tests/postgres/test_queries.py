@@ -9,9 +9,10 @@ import pytest
 from msgspec import UNSET, Struct, UnsetType
 
 from svc.config import Config
+from svc.postgres import queries
 from svc.postgres.errors import ConstraintError
 from svc.postgres.pool import Database
-from svc.postgres.queries import Queries
+from svc.postgres.queries import Queries, read_signature
 from svc.postgres.statements import QueryError, load
 
 T = TypeVar("T")
@@ -163,6 +164,16 @@ def test_every_disagreement_of_a_file_and_its_class_is_named_at_once(write: Writ
     assert [place for place in said if WRONG[place.split()[1]][2] not in said[place]] == []
 
 
+def test_binding_anew_tells_of_a_disagreement_anew(write: Write) -> None:
+    class Lost(Queries, Protocol, file="lost.sql"):
+        async def missing(self) -> int: ...
+
+    write("", "lost.sql")
+    for _ in range(2):
+        with pytest.raises(QueryError, match="missing"):
+            Lost.bind(Database(Config()))
+
+
 def test_a_file_with_several_broken_queries_names_them_all(write: Write) -> None:
     bodies = {"unended": "select 1", "doubled": "select 1; select 2;", "void": ";"}
     file = write("".join(f"-- name: {name} :one\n{body}\n" for name, body in bodies.items()))
@@ -207,6 +218,7 @@ class PairQueries(Queries, Protocol, file="pairs.sql"):
 def pairs(config: Config, sql: Callable[..., object], write: Write) -> Config:
     """A database with three pairs."""
     write(KINDS, "pairs.sql")
+    write("-- name: list_ids :many\n-- What there is.\nselect id from pairs;", "fresh.sql")
     sql("create table pairs (id int primary key, name text)")
     sql("insert into pairs values (1, 'one'), (2, null), (3, 'three')")
     return config
@@ -247,6 +259,25 @@ def test_a_field_that_is_unset_becomes_null(
 ) -> None:
     assert call(pairs, "change_pairs", {"change": change, "least": 3}) == 1
     assert sql("select * from pairs where id >= 3") == [row]
+
+
+def test_signatures_are_read_at_the_first_binding_alone(
+    pairs: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Fresh(Queries, Protocol, file="fresh.sql"):
+        async def list_ids(self) -> list[int]:
+            """Be in the file."""
+            ...
+
+    read: list[str] = []
+    real = read_signature
+    monkeypatch.setattr(queries, "read_signature", lambda *given: read.append(given[0]) or real(*given))
+    one, other = Database(pairs), Database(pairs)
+    bound = [Fresh.bind(each) for each in (one, other, one)]
+    assert read == ["list_ids"]
+    assert len({type(each) for each in bound}) == 1
+    assert [vars(each) for each in bound] == [{"_executor": each} for each in (one, other, one)]
+    assert bound[0].list_ids.__doc__ == "What there is."
 
 
 def test_a_row_that_its_signature_promises_must_be_there(pairs: Config) -> None:
