@@ -29,10 +29,6 @@ id, email, display_name, is_active, created_at
 insert into users (email, hashed_password, display_name, profile, referred_by)
 values (:new.email, :hashed_password, :new.display_name, coalesce(:new.profile::jsonb, '{}'), :new.referred_by)
 
--- snippet: version_matches
--- The row must still be one of the versions, where any are named (If-Match).
-(:versions::bigint[] is null or version = any(:versions))
-
 -- name: create_user :one
 -- @not_null: created_at
 -- A new user; the email's constraint answers whether it is taken.
@@ -98,7 +94,7 @@ set email = coalesce(:change.email, email),
     version = version + 1,
     updated_at = now()
 where id = :id
-    and {version_matches}
+    and {common.version_matches}
     and (:waits or exists (select from users where id = :id for no key update skip locked))
 returning {row_without_profile};
 
@@ -132,4 +128,4 @@ returning users.id, users.email, users.display_name, users.is_active, rfc3339(us
 -- Removes a user.
 delete from users
 where id = :id
-    and {version_matches};
+    and {common.version_matches};

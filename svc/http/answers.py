@@ -1,6 +1,6 @@
 """Answers: structs as JSON, with a version or a way to the next page, and problems as problem documents."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeVar
 
 import msgspec
@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from svc.http.headers import format_etag, matches_if_none_match
-from svc.http.problems import Problem, not_found
+from svc.http.problems import Problem, not_changed, not_found
 
 NDJSON = "application/x-ndjson"
 CSV = "text/csv"
@@ -75,6 +75,30 @@ def answer_found(
     if request and matches_if_none_match(request, row.version):
         return Response(status_code=304, headers={"ETag": format_etag(row.version)})
     return answer_version(show(row), row.version)
+
+
+async def answer_changed(
+    row: V | None,
+    what: str,
+    find_current: Callable[[], Awaitable[object | None]],
+    show: Callable[[V], object] = identity,
+) -> Response:
+    """Return what `show` makes of a row after its change, with its new version.
+
+    Raises Problem where the change found no row: 412 where it is there in another version, else 404.
+    """
+    if row is None:
+        raise not_changed(await find_current(), what)
+    return answer_version(show(row), row.version)
+
+
+async def answer_deleted(
+    count: int, what: str, find_current: Callable[[], Awaitable[object | None]]
+) -> Response:
+    """Return a 204 where a row was deleted. Raises Problem as `answer_changed` does."""
+    if not count:
+        raise not_changed(await find_current(), what)
+    return Response(status_code=204)
 
 
 def answer_created(content: object, location: str, version: int) -> JsonResponse:

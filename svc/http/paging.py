@@ -9,7 +9,7 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable
 from functools import lru_cache
 from hashlib import blake2b
-from typing import Annotated, NamedTuple, Self, TypeVar
+from typing import Annotated, Any, NamedTuple, Self, TypeVar
 from urllib.parse import quote, unquote
 
 import msgspec
@@ -37,6 +37,11 @@ class IdPosition(Struct, frozen=True):
     """Where a page ends that is in the order of ids: the id of its last row."""
 
     id: int = 0
+
+    @classmethod
+    def of(cls, row: Any) -> Self:
+        """Return a row's."""
+        return cls(row.id)
 
 
 def read_position(cursor: str | None, list_: object, type_: type[P]) -> P:
@@ -70,11 +75,15 @@ class Target(NamedTuple):
 
 
 def end_page(
-    rows: list[R], limit: int, target: Target, list_: object, find_position: Callable[[R], Struct]
+    rows: list[R],
+    limit: int,
+    target: Target,
+    list_: object,
+    find_position: Callable[[R], Struct] = IdPosition.of,
 ) -> tuple[str | None, bytes]:
     """Take the row too many off the end of a page; return the next page's cursor, and the line of its Link.
 
-    None and nothing for the last page.
+    None and nothing for the last page. The position of a row is its id unless said otherwise.
     """
     if len(rows) <= limit:
         return None, b""

@@ -69,6 +69,9 @@ class Unbound:
     def __getattr__(self, name: str) -> "Unbound":
         return self
 
+    def __call__(self, *_: object, **__: object) -> "Unbound":
+        return self
+
 
 class QueryClass(Protocol):
     """A class of queries, as the machinery uses it: `type[Queries]` would let no Protocol in."""

@@ -17,13 +17,15 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from operator import attrgetter
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, Self, TypeVar
 
 from svc.postgres.errors import OverloadedError, UnavailableError
 from svc.postgres.queueing import BoundedQueue, K, Limits, R, Waiter, queue_each
 
 MIN_SPLIT_SIZE = 16
 """Members that a batch may have however many wait."""
+
+F = TypeVar("F", covariant=True)
 
 FetchOne = Callable[[K], Awaitable[R | None]]
 
@@ -102,6 +104,37 @@ class ReadBatcher(Batcher[K, R]):
         rows = {self._find_key(row): row for row in found}
         for waiter in batch:
             waiter.resolve(rows.get(waiter.key))
+
+
+class Ids(str):
+    """Ids as PostgreSQL reads an array of them, `{1, 2}`: `any(:ids::text::bigint[])`.
+
+    asyncpg takes 0.4 µs for each element of a list, and nothing for those of a text.
+    """
+
+    __slots__ = ()
+
+    @classmethod
+    def of(cls, ids: list[int]) -> Self:
+        """Return them in the same order."""
+        return cls(f"{{{str(ids)[1:-1]}}}")
+
+
+class FetchById(Protocol[F]):
+    """A query for the row of one id."""
+
+    def __call__(self, *, id: int) -> Awaitable[F | None]: ...
+
+
+class FetchByIds(Protocol[F]):
+    """A query for the rows of several ids, as far as there are any, in any order."""
+
+    def __call__(self, *, ids: Ids) -> Awaitable[Sequence[F]]: ...
+
+
+def batch_by_id(limits: Limits, fetch_one: FetchById[R], fetch_many: FetchByIds[R]) -> ReadBatcher[int, R]:
+    """Return a batcher of point reads by id."""
+    return ReadBatcher(limits, lambda id_: fetch_one(id=id_), lambda ids: fetch_many(ids=Ids.of(ids)))
 
 
 class Change(Protocol):

@@ -1,6 +1,7 @@
 """Single users: POST /users and /users/{id}."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Protocol, Self
 
 from msgspec import UNSET, Struct
@@ -8,17 +9,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from svc.accounts.passwords import Passwords
-from svc.http.answers import answer_created, answer_found, answer_version
+from svc.http.answers import answer_changed, answer_created, answer_deleted, answer_found
 from svc.http.headers import IdempotencyKey, read_idempotency_key, read_if_match
 from svc.http.operations import FastRoute, Operation
 from svc.http.parsing import MERGE_PATCH_TYPES, parse_id, read_body, read_id, read_query
-from svc.http.problems import Problem, not_changed
+from svc.http.problems import Problem
 from svc.http.resource import Resource, Service
-from svc.postgres.batching import ReadBatcher, WriteBatcher
+from svc.postgres.batching import Ids, ReadBatcher, WriteBatcher, batch_by_id
 from svc.postgres.queries import Queries
 from svc.postgres.queueing import Limits
 from svc.users.constraints import CONSTRAINTS, EMAIL_TAKEN
-from svc.users.rows import Ids, StoredUser, StoredUserColumns
+from svc.users.rows import StoredUser, StoredUserColumns
 from svc.users.scopes import READ, SCOPES, WRITE
 from svc.users.structs import CreateUser, GetUser, UpdateUser, User, UserFields
 
@@ -100,10 +101,8 @@ class Users:
     def __init__(self, queries: UserQueries, passwords: Passwords, limits: Limits) -> None:
         self._queries = queries
         self._passwords = passwords
-        self.by_id = ReadBatcher[int, StoredUser](
-            limits,
-            fetch_one=lambda id_: queries.get_user(id=id_, with_profile=False),
-            fetch_many=lambda ids: find_users(queries, ids),
+        self.by_id: ReadBatcher[int, StoredUser] = batch_by_id(
+            limits, partial(queries.get_user, with_profile=False), partial(find_users, queries)
         )
         self._changes = WriteBatcher[UserChange, StoredUser](
             limits,
@@ -161,25 +160,22 @@ class Users:
             user = await self._changes.get(change)
         else:
             user = await update_alone(self._queries, change)
-        if user is None:
-            raise await self._explain_unchanged(id_)
-        return answer_version(user.public(), user.version)
+        return await answer_changed(user, "user", self._finder(id_), show_user)
 
     async def delete(self, request: Request) -> Response:
         """Remove a user: 204."""
         id_ = read_id(request)
-        if not await self._queries.delete_user(id=id_, versions=read_if_match(request)):
-            raise await self._explain_unchanged(id_)
-        return Response(status_code=204)
+        count = await self._queries.delete_user(id=id_, versions=read_if_match(request))
+        return await answer_deleted(count, "user", self._finder(id_))
 
-    async def _explain_unchanged(self, id_: int) -> Problem:
-        """Return why a change found no row."""
-        return not_changed(await self._queries.get_user(id=id_, with_profile=False), "user")
+    def _finder(self, id_: int) -> Callable[[], Awaitable[StoredUser | None]]:
+        """Return what looks whether a user is there, past the batches."""
+        return partial(self._queries.get_user, id=id_, with_profile=False)
 
 
-async def find_users(users: UserQueries, ids: list[int]) -> list[StoredUser]:
+async def find_users(users: UserQueries, *, ids: Ids) -> list[StoredUser]:
     """Return several users by their ids, in no order."""
-    columns = await users.get_users(ids=Ids.of(ids))
+    columns = await users.get_users(ids=ids)
     return columns.stored_users()
 
 

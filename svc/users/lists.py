@@ -15,10 +15,10 @@ from svc.http.operations import FastRoute, Operation
 from svc.http.paging import Target, end_page, foreign_cursor, read_position
 from svc.http.parsing import invalid_body, read_body, read_plain_query, read_query
 from svc.http.resource import Resource, Service
-from svc.postgres.batching import ReadBatcher
+from svc.postgres.batching import Ids, ReadBatcher
 from svc.postgres.queries import Queries
 from svc.postgres.queueing import BoundedQueue, Limits, queue_each
-from svc.users.rows import Ids, StoredUser, StoredUserColumns, UserColumns
+from svc.users.rows import StoredUser, StoredUserColumns, UserColumns
 from svc.users.scopes import READ
 from svc.users.structs import ListUsers, LookUpUsers, User, UserFields, UserPage, UsersFound
 

@@ -13,13 +13,14 @@ from msgspec import Struct
 
 from svc.accounts.passwords import Passwords
 from svc.config import Config
+from svc.postgres.batching import Ids
 from svc.postgres.pool import Database
 from svc.postgres.queries import Row
 from svc.postgres.queueing import CONCURRENCY, MAX_BATCH_SIZE, Limits
 from svc.postgres.statements import Query
 from svc.users.handlers import UserChange, UserQueries, Users
 from svc.users.lists import UserListQueries, UserLists
-from svc.users.rows import Ids, StoredUser
+from svc.users.rows import StoredUser
 from svc.users.structs import UpdateUser
 from tests.postgres.test_pool import on_a_loop, opened, refuse, until
 
