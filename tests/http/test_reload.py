@@ -1,0 +1,68 @@
+"""`svc serve --reload`: a change of the source is served without a start by hand."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from svc.config import Config
+from tests.support.scratch import copy_checkout
+
+DEADLINE = 60
+
+
+@contextmanager
+def served(folder: Path, config: Config) -> Iterator[str]:
+    """Run the service of a copy with --reload, and give its address."""
+    command = [sys.executable, "-m", "svc", "serve", "--reload", "--port", "0"]
+    environment = {**os.environ, "DATABASE_URL": str(config.database_url)}
+    with subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+        try:
+            assert process.stdout
+            found = re.fullmatch(r"Listening on (http://\S+)\n", process.stdout.readline())
+            assert found
+            yield found[1]
+        finally:
+            process.send_signal(signal.SIGTERM)
+        assert process.wait(DEADLINE) == 0
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Wait until a condition holds; a service that is just going down refuses."""
+    deadline = time.monotonic() + DEADLINE
+    while time.monotonic() < deadline:
+        try:
+            if condition():
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.05)
+    pytest.fail("nothing changed in time")
+
+
+def replace(path: Path, old: str, new: str) -> None:
+    """Change a text that is there."""
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+
+
+def test_a_change_of_python_or_sql_is_served(tmp_path: Path, config: Config) -> None:
+    folder = copy_checkout(tmp_path / "bareline")
+    with served(folder, config) as url, httpx.Client(base_url=url, timeout=DEADLINE) as client:
+        wait_for(lambda: client.get("/health/ready").status_code == 200)
+        health = folder / "svc/health/__init__.py"
+        replace(health, 'Literal["live", "ready"]', 'Literal["live", "ready", "well"]')
+        replace(health, 'Status("live")', 'Status("well")')
+        wait_for(lambda: client.get("/health/live").json() == {"status": "well"})
+        replace(folder / "queries/health.sql", "select not pg_is_in_recovery()", "select pg_is_in_recovery()")
+        wait_for(lambda: client.get("/health/ready").status_code == 503)
