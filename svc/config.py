@@ -50,7 +50,7 @@ class DatabaseUrl(str):
         return url
 
     def for_driver(self, driver: str) -> str:
-        """The same URL with its driver named, as yoyo wants it: `postgresql+psycopg://…`."""
+        """Return the same URL with its driver named, as yoyo wants it: `postgresql+psycopg://…`."""
         return f"postgresql+{driver}{self.removeprefix('postgresql')}"
 
     def __repr__(self) -> str:
@@ -121,7 +121,7 @@ VARIABLES = {
 
 
 def load(environ: Mapping[str, str] = os.environ) -> Config:
-    """Reads the configuration. Raises ConfigError with every variable that is wrong.
+    """Read the configuration. Raises ConfigError with every variable that is wrong.
 
     An empty value counts as not set. A variable that starts with SVC_ but is none of ours is an
     error too: it is a typing mistake that would otherwise go unnoticed.
@@ -149,6 +149,6 @@ def read_value(field: str, text: str) -> object:
 
 
 def find_folder(name: str) -> Path:
-    """The folder of SQL files of that name: inside an installed package, or beside it in a checkout."""
+    """Return the folder of that name: inside an installed package, or beside it in a checkout."""
     installed = PACKAGE / name
     return installed if installed.is_dir() else CHECKOUT / name

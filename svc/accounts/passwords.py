@@ -19,7 +19,7 @@ class Password(str):
 
     @classmethod
     def parse(cls, value: object) -> Self:
-        """Raises ValueError, or TypeError for what is no text."""
+        """Read one. Raises ValueError, or TypeError for what is no text."""
         if not isinstance(value, str):
             raise TypeError("Expected `str`")
         if len(value) < 8:
@@ -51,7 +51,7 @@ class PasswordHash(str):
 
     @classmethod
     def parse(cls, value: object) -> Self:
-        """Raises ValueError, or TypeError for what is no text."""
+        """Read one. Raises ValueError, or TypeError for what is no text."""
         if not isinstance(value, str):
             raise TypeError("Expected `str`")
         found = cls.PHC.fullmatch(value)
@@ -86,7 +86,7 @@ class Passwords:
         self._jobs = 0
 
     async def hash(self, password: Password) -> str:
-        """The PHC string. Raises Problem 503 when too many wait."""
+        """Return the PHC string. Raises Problem 503 when too many wait."""
         return await self._run(self._hasher.hash, str(password))
 
     def _matches(self, hashed: str, password: str) -> bool:
@@ -105,11 +105,11 @@ class Passwords:
         return await wrap_future(job)
 
     async def verify(self, hashed: str, password: Password) -> bool:
-        """Whether it is the password that was hashed. Raises Problem 503 when too many wait."""
+        """Return whether it is the password that was hashed. Raises Problem 503 when too many wait."""
         return await self._run(self._matches, hashed, str(password))
 
     def close(self) -> None:
-        """Lets what runs finish and drops what waits."""
+        """Let what runs finish and drops what waits."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _finish(self) -> None:

@@ -25,7 +25,7 @@ class Email(str):
 
     @classmethod
     def parse(cls, value: object) -> Self:
-        """Raises ValueError, or TypeError for what is no text."""
+        """Read one. Raises ValueError, or TypeError for what is no text."""
         if not isinstance(value, str):
             raise TypeError("Expected `str`")
         if len(value) <= 64 and value.isascii():  # no part of it is too long: most need 2 µs instead of 80

@@ -22,7 +22,7 @@ class JsonObject(dict[str, object]):
 
     @classmethod
     def parse(cls, value: object) -> Self:
-        """Raises ValueError, or TypeError for what is no object."""
+        """Read one. Raises ValueError, or TypeError for what is no object."""
         if not isinstance(value, dict):
             raise TypeError("Expected `object`")
         decoded = cast("dict[str, object]", value)
@@ -31,7 +31,7 @@ class JsonObject(dict[str, object]):
 
 
 def check_json(value: object, levels: int) -> None:
-    """Raises ValueError for decoded JSON that jsonb would refuse or change."""
+    """Check decoded JSON. Raises ValueError for what jsonb would refuse or change."""
     match value:
         case str():
             if "\x00" in value:
@@ -54,7 +54,7 @@ class Instant(datetime):
 
     @classmethod
     def parse(cls, value: object) -> Self:
-        """Raises ValueError; the year stays in 1 to 9999 after the offset is taken off."""
+        """Read one. Raises ValueError; the year stays in 1 to 9999 after the offset is taken off."""
         try:
             moment = msgspec.convert(value, Annotated[datetime, Meta(tz=True)]).astimezone(UTC)
         except (msgspec.ValidationError, OverflowError):

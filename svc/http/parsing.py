@@ -27,13 +27,16 @@ MAX_ERRORS = 100
 
 
 async def read_body(request: Request, type_: type[S], media_types: Sequence[str] = JSON_TYPES) -> S:
-    """The body as a struct. Raises Problem: 415, 413, 400 for what is not JSON, 422 for what does not fit."""
+    """Return the body as a struct.
+
+    Raises Problem: 415, 413, 400 for what is not JSON, 422 for what does not fit.
+    """
     check_media_type(request, media_types)
     return parse_body(await receive_body(request, request.state["max_body"]), type_)
 
 
 def check_media_type(request: Request, media_types: Sequence[str]) -> None:
-    """Raises Problem 415 where the body is of another type."""
+    """Check it. Raises Problem 415 where the body is of another type."""
     media_type = read_header(request, b"content-type").partition(";")[0].strip().lower()
     if media_type not in media_types:
         accept = "Accept-Patch" if request.method == "PATCH" else "Accept-Post"
@@ -41,7 +44,7 @@ def check_media_type(request: Request, media_types: Sequence[str]) -> None:
 
 
 def parse_body(body: bytes, type_: type[S]) -> S:
-    """JSON as a struct. Raises Problem: 400 for what is not JSON, 422 for what does not fit."""
+    """Return JSON as a struct. Raises Problem: 400 for what is not JSON, 422 for what does not fit."""
     try:
         try:
             return cast("S", decoder(type_).decode(body))
@@ -54,7 +57,7 @@ def parse_body(body: bytes, type_: type[S]) -> S:
 
 
 async def receive_body(request: Request, limit: int) -> bytes:
-    """The whole body, not one chunk more than `limit` bytes of it. Raises Problem 413."""
+    """Return the whole body, not one chunk more than `limit` bytes of it. Raises Problem 413."""
     too_large = Problem(413, f"A body may have {limit} bytes", headers={"Connection": "close"})
     announced = read_header(request, b"content-length") or "0"
     if announced.isascii() and announced.isdigit() and int(announced[:20]) > limit:
@@ -73,12 +76,12 @@ async def receive_body(request: Request, limit: int) -> bytes:
 
 @cache
 def decoder(type_: type[Struct]) -> msgspec.json.Decoder[Struct]:
-    """One decoder a struct: building it costs more than using it."""
+    """Return one decoder a struct: building it costs more than using it."""
     return msgspec.json.Decoder(type_, dec_hook=parse_hook)
 
 
 def find_body_failures(type_: type[Struct], body: bytes) -> list[Failure]:
-    """All fields that fail; none where the body is no object. Raises what decoding raises."""
+    """Return all fields that fail; none where the body is no object. Raises what decoding raises."""
 
     def convert(value: Raw, field: Any) -> object:
         return msgspec.json.decode(value, type=field, dec_hook=parse_hook)
@@ -103,7 +106,7 @@ def invalid_body(failures: list[Failure]) -> Problem:
 
 
 def read_query(request: Request, type_: type[S]) -> S:
-    """The query string as a struct. Raises Problem 422 with every parameter that fails."""
+    """Return the query string as a struct. Raises Problem 422 with every parameter that fails."""
     text = request.scope["query_string"]
     if not text:  # most point reads have none
         return cast("S", no_query(type_))
@@ -136,7 +139,7 @@ PLAIN_QUERY = re.compile(rb"[A-Za-z0-9_.~,:@=&-]+")
 
 
 def read_plain_query(text: bytes, type_: type[S]) -> S | None:
-    """A query of the usual kind, if all of it fits; `read_any_query` takes three times as long."""
+    """Return a query of the usual kind, if all of it fits; `read_any_query` takes three times as long."""
     if not PLAIN_QUERY.fullmatch(text) or b"null" in text.lower():
         return None
     try:
@@ -150,7 +153,7 @@ def read_plain_query(text: bytes, type_: type[S]) -> S | None:
 
 @cache
 def no_query(type_: type[Struct]) -> Struct:
-    """A query with every parameter left out."""
+    """Return a query with every parameter left out."""
     return validate(type_, {}, strict=False)
 
 
@@ -166,11 +169,11 @@ class IdConvertor(Convertor[int]):
     regex = "[1-9][0-9]{0,18}"
 
     def convert(self, value: str) -> int:
-        """The id, perhaps larger than int8's largest."""
+        """Return the id, perhaps larger than int8's largest."""
         return int(value)
 
     def to_string(self, value: int) -> str:
-        """As it is written."""
+        """Return as it is written."""
         return str(value)
 
 
@@ -178,7 +181,7 @@ register_url_convertor("id", IdConvertor())
 
 
 def read_id(request: Request) -> int:
-    """The `{id}` of the path. Raises Problem 404 for what can be no id."""
+    """Return the `{id}` of the path. Raises Problem 404 for what can be no id."""
     id_ = request.path_params["id"]
     if isinstance(id_, int) and id_ < 2**63:
         return id_
@@ -189,7 +192,7 @@ ZERO = ord("0")
 
 
 def parse_id(text: bytes) -> int | None:
-    """An id as it is written: ASCII digits, no zero in front, at most int8's largest."""
+    """Return an id as it is written: ASCII digits, no zero in front, at most int8's largest."""
     if text.isdigit() and text[0] != ZERO and len(text) < 20 and (id_ := int(text)) < 2**63:
         return id_
     return None

@@ -37,7 +37,7 @@ def parse_hook(type_: type[Parsed], value: object) -> object:
 
 
 def validate(type_: type[S], values: object, *, strict: bool) -> S:
-    """Makes a struct of decoded values.
+    """Make a struct of decoded values.
 
     `strict=False` also reads numbers, booleans and dates out of text, as query strings and the
     environment hold them. Raises Invalid with every field that fails.
@@ -58,7 +58,7 @@ def find_failures(
     given: Mapping[str, V],
     convert: Callable[[V, object], object],
 ) -> list[Failure]:
-    """The slow second look: msgspec stops at the first failure, so each field is tried alone."""
+    """Return the slow second look: msgspec stops at the first failure, so each field is tried alone."""
     fields = {field.encode_name: field for field in msgspec.structs.fields(type_)}
     failures: list[Failure] = [((name,), "Unknown field") for name in given if name not in fields]
     for name, field in fields.items():
@@ -75,6 +75,6 @@ def find_failures(
 
 
 def split_message(error: msgspec.ValidationError) -> tuple[tuple[str, ...], str]:
-    """Takes msgspec's "… - at `$.a[0].b`" apart into a path and a sentence."""
+    """Take msgspec's "… - at `$.a[0].b`" apart into a path and a sentence."""
     detail, _, where = str(error).partition(" - at `$")
     return tuple(re.findall(r"[^.\[\]`]+", where)), detail

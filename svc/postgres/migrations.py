@@ -56,7 +56,7 @@ class MigrationError(Exception):
 
 
 def read_files() -> dict[str, str]:
-    """The checksum of each migration, by name, in order. Raises MigrationError for one with no way back."""
+    """Return each migration's checksum, by name, in order. Raises MigrationError for one with no way back."""
     files: dict[str, str] = {}
     for path in sorted(find_folder("migrations").glob("*.sql")):
         if path.name.endswith(".rollback.sql"):
@@ -68,12 +68,12 @@ def read_files() -> dict[str, str]:
 
 
 def checksum(path: Path) -> str:
-    """SHA-256 of a file, whatever the line ends of the checkout are."""
+    """Return SHA-256 of a file, whatever the line ends of the checkout are."""
     return sha256(path.read_text(encoding="utf-8").encode()).hexdigest()
 
 
 async def list_migrations(queries: MigrationQueries) -> list[Migration]:
-    """All migrations, of this release and of the database, in order."""
+    """Return all migrations, of this release and of the database, in order."""
     files = read_files()
     rows = await queries.list_checksums() if await queries.has_checksums() else []
     applied = {row.migration_id: row.checksum for row in rows}
@@ -84,7 +84,7 @@ async def list_migrations(queries: MigrationQueries) -> list[Migration]:
 
 
 def find_state(file: str | None, applied: str | None) -> State:
-    """How a file and what was applied compare."""
+    """Return how a file and what was applied compare."""
     if file is None:
         return "unknown"
     if applied is None:
@@ -93,7 +93,7 @@ def find_state(file: str | None, applied: str | None) -> State:
 
 
 async def migrate(config: Config) -> list[str]:
-    """Applies what is pending and returns the names. Raises MigrationError, and the database's errors.
+    """Apply what is pending and returns the names. Raises MigrationError, and the database's errors.
 
     A second run at the same time waits for the first and finds nothing to do.
     """
@@ -107,7 +107,7 @@ async def migrate(config: Config) -> list[str]:
 
 
 async def rollback(config: Config, count: int) -> list[str]:
-    """Takes the last `count` migrations back and returns the names. Raises as `migrate` does."""
+    """Take the last `count` migrations back and returns the names. Raises as `migrate` does."""
     async with migration_lock(config) as queries:
         last = select(await list_migrations(queries), "applied", "unknown")[-count:][::-1]
         files = read_files()
@@ -125,7 +125,7 @@ async def rollback(config: Config, count: int) -> list[str]:
 
 
 def select(migrations: list[Migration], *states: State) -> list[str]:
-    """The names of those in one of the states. Raises MigrationError where any file was edited."""
+    """Return the names of those in one of the states. Raises MigrationError where any file was edited."""
     if edited := [migration.id for migration in migrations if migration.state == "edited"]:
         raise MigrationError(f"Edited after it was applied: {', '.join(edited)}")
     return [migration.id for migration in migrations if migration.state in states]
@@ -154,12 +154,12 @@ def run_yoyo(config: Config, name: str, direction: Literal["apply", "rollback"])
 
 
 def has_id(name: str, migration: Any) -> bool:
-    """Whether a migration of yoyo's is the one of that name."""
+    """Return whether a migration of yoyo's is the one of that name."""
     return bool(migration.id == name)
 
 
 async def read_status(config: Config) -> list[Migration]:
-    """All migrations and their states. Takes no lock and changes nothing."""
+    """Return all migrations and their states. Takes no lock and changes nothing."""
     database = Database(config)
     try:
         return await list_migrations(MigrationQueries.bind(database))
@@ -169,7 +169,7 @@ async def read_status(config: Config) -> list[Migration]:
 
 @asynccontextmanager
 async def migration_lock(config: Config) -> AsyncGenerator[MigrationQueries]:
-    """Queries on a connection of their own, while a transaction on another one holds the lock.
+    """Give queries on a connection of their own, while a transaction on another one holds the lock.
 
     A lock of the transaction and not of the session, so that it holds through PgBouncer.
     """

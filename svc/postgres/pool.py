@@ -101,7 +101,7 @@ class Database:
             raise_translated(error)
 
     async def _run_once(self, run: Callable[[Connection], Awaitable[T]], query: Query) -> T:
-        """Raises OutcomeUnknownError where it is not known whether a change was made."""
+        """Run it on one connection. Raises OutcomeUnknownError where it is not known whether a change was made."""
         connection = await self._acquire()
         try:
             if self._mismatches:
@@ -116,7 +116,7 @@ class Database:
             self._release(connection)
 
     async def _refuse_mismatch(self, connection: Connection, query: Query) -> None:
-        """Raises SchemaMismatchError for a query that disagrees with the schema, after another look at it."""
+        """Look again. Raises SchemaMismatchError for a query that still disagrees with the schema."""
         if str(query) in self._mismatches and time.monotonic() - self._proved_at > REPROVE_INTERVAL:
             await self._prove(connection)
         if str(query) in self._mismatches:

@@ -49,7 +49,7 @@ class SeedQueries(Queries, Protocol, file="seed.sql"):
 
 
 async def seed(config: Config, count: int, number: int) -> None:
-    """Fills the empty table with `count` users, at most LARGEST: all, or on any interruption none.
+    """Fill the empty table with `count` users, at most LARGEST: all, or on any interruption none.
 
     The same `count` and `number` give the same rows in every column; with another `count`, users are the same
     but for when they came. Raises CommandError, and the database's errors.
@@ -71,7 +71,7 @@ async def seed(config: Config, count: int, number: int) -> None:
 
 
 async def check_schema(queries: MigrationQueries) -> None:
-    """Raises CommandError where the schema is not this release's."""
+    """Check the migrations. Raises CommandError where the schema is not this release's."""
     migrations = await list_migrations(queries)
     if behind := [each for each in migrations if each.state in ("pending", "edited")]:
         listed = ", ".join(f"{each.id} is {each.state}" for each in behind)
@@ -79,7 +79,7 @@ async def check_schema(queries: MigrationQueries) -> None:
 
 
 async def make_users(queries: SeedQueries, count: int, number: int) -> None:
-    """All users, in chunks, at least ten where there are so many, with the progress on stderr."""
+    """Make all users, in chunks, at least ten where there are so many, with the progress on stderr."""
     known_hash = hash_known_password(number)
     step = min(CHUNK, -(-count // 10))
     show_progress(0, 0, count)
@@ -96,7 +96,7 @@ async def make_users(queries: SeedQueries, count: int, number: int) -> None:
 
 
 def hash_known_password(number: int) -> str:
-    """The PHC string of PASSWORD, at OWASP's floor, which is Config's default; the seed makes the salt."""
+    """Return the PHC string of PASSWORD, at OWASP's floor, Config's default; the seed makes the salt."""
     floor = Config()
     return hash_secret(
         PASSWORD.encode(),
@@ -110,7 +110,7 @@ def hash_known_password(number: int) -> str:
 
 
 def show_progress(before: int, done: int, total: int) -> None:
-    """A bar on a terminal; elsewhere a line for each tenth that is reached."""
+    """Show a bar on a terminal; elsewhere a line for each tenth that is reached."""
     text = f"{done / total:.0%}, {done:,} of {total:,} users"
     if sys.stderr.isatty():
         print(f"\r[{'#' * (BAR * done // total):<{BAR}}] {text}", end="", file=sys.stderr, flush=True)

@@ -71,7 +71,7 @@ class UserFields(tuple[str, ...]):
 
     @classmethod
     def parse(cls, value: object) -> Self:
-        """Raises ValueError for a field that a user does not have, or none at all."""
+        """Read one. Raises ValueError for a field that a user does not have, or none at all."""
         names = str(value).split(",")
         for name in names:
             if name not in USER_FIELDS:
