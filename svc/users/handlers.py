@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol, Self
 
-from msgspec import UNSET, Struct
+from msgspec import UNSET, Struct, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -15,7 +15,7 @@ from svc.http.parsing import MERGE_PATCH_TYPES, parse_id, read_body, read_id, re
 from svc.http.problems import Problem, broken_constraint
 from svc.postgres.batching import Limits, ReadLane, WriteLane
 from svc.postgres.queries import Queries
-from svc.users.rows import Ids, StoredUser, StoredUserColumns
+from svc.users.rows import Ids, StoredUser
 from svc.users.structs import CreateUser, GetUser, UpdateUser, User, UserFields
 
 
@@ -37,29 +37,26 @@ class UserChange(Struct, frozen=True):
         return is_plain and (versions is None or len(versions) == 1)
 
 
-class UserChanges(Struct, frozen=True):
-    """Small changes, column by column."""
+class SmallChange(Struct, frozen=True, kw_only=True):
+    """A change of one user as it leaves in a batch."""
 
-    ids: list[int]
-    versions: list[int | None]
-    set_display_names: list[bool]
-    display_names: list[str | None]
-    are_active: list[bool | None]
+    id: int
+    version: int | None
+    set_display_name: bool
+    display_name: str | None | UnsetType
+    is_active: bool | UnsetType
 
     @classmethod
-    def of(cls, changes: Sequence[UserChange]) -> Self:
-        """UNSET becomes null, as in a single change."""
-        rows = [
-            (
-                change.id,
-                change.versions[0] if change.versions else None,
-                change.fields.display_name is not UNSET,
-                change.fields.display_name or None,
-                None if change.fields.is_active is UNSET else change.fields.is_active,
-            )
-            for change in changes
-        ]
-        return cls(*map(list, zip(*rows, strict=True)))
+    def of(cls, change: UserChange) -> Self:
+        """Make it of a change that is small."""
+        fields = change.fields
+        return cls(
+            id=change.id,
+            version=change.versions[0] if change.versions else None,
+            set_display_name=fields.display_name is not UNSET,
+            display_name=fields.display_name,
+            is_active=fields.is_active,
+        )
 
 
 class FirstAnswer(Struct, frozen=True):
@@ -82,8 +79,8 @@ class UserQueries(Queries, Protocol, file="users.sql"):
     ) -> StoredUser | None: ...
     async def get_first_answer(self, *, retry: Retry) -> FirstAnswer | None: ...
     async def get_user(self, *, id: int, with_profile: bool) -> StoredUser | None: ...
-    async def get_users(self, *, ids: Ids) -> StoredUserColumns: ...
-    async def update_users(self, *, changes: UserChanges) -> list[StoredUser]: ...
+    async def get_users(self, *, ids: Ids) -> list[StoredUser]: ...
+    async def update_users(self, *, changes: list[SmallChange]) -> list[StoredUser]: ...
     async def update_user(
         self, *, id: int, versions: list[int] | None, change: UpdateUser, set_display_name: bool, waits: bool
     ) -> StoredUser | None: ...
@@ -114,8 +111,7 @@ class ChangeLane(WriteLane[UserChange, StoredUser]):
 
 async def find_users(users: UserQueries, ids: list[int]) -> dict[int, StoredUser]:
     """Several users by their ids."""
-    columns = await users.get_users(ids=Ids.of(ids))
-    return dict(zip(columns.ids, columns.stored_users(), strict=True))
+    return {user.id: user for user in await users.get_users(ids=Ids.of(ids))}
 
 
 async def create_user(request: Request, users: UserQueries, passwords: Passwords) -> Response:
@@ -198,7 +194,7 @@ async def update_alone(users: UserQueries, change: UserChange, *, waits: bool = 
 async def update_together(users: UserQueries, changes: Sequence[UserChange]) -> list[StoredUser]:
     """Small changes with one statement, which leaves alone what is locked; a single one has a cheaper one."""
     if len(changes) > 1:
-        return await users.update_users(changes=UserChanges.of(changes))
+        return await users.update_users(changes=[*map(SmallChange.of, changes)])
     user = await update_alone(users, changes[0], waits=False)
     return [user] if user else []
 

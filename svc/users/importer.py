@@ -6,14 +6,13 @@ lock, and a body that was cut leaves nothing behind.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from operator import attrgetter
 from tempfile import SpooledTemporaryFile
-from typing import Protocol, Self
+from typing import Protocol
 
 import msgspec
 from msgspec import UNSET, Struct
-from msgspec.structs import astuple
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -50,22 +49,6 @@ class NewUser(Struct, frozen=True, array_like=True):
     referred_by: int | None
 
 
-class NewUsers(Struct, frozen=True):
-    """The same, column by column."""
-
-    lines: list[int]
-    emails: list[str]
-    hashed_passwords: list[str]
-    display_names: list[str | None]
-    profiles: list[JsonObject | None]
-    referrers: list[int | None]
-
-    @classmethod
-    def of(cls, users: Sequence[NewUser]) -> Self:
-        """At least one, in the same order."""
-        return cls(*map(list, zip(*map(astuple, users), strict=True)))
-
-
 class RefusedLine(Struct, frozen=True):
     """A line of an import, by its number from 1, and what is wrong with it."""
 
@@ -89,7 +72,7 @@ class ImportQueries(Queries, Protocol, file="user_import.sql"):
     """queries/user_import.sql"""
 
     async def lock_referrers(self, *, ids: list[int]) -> list[int]: ...
-    async def import_users(self, *, new: NewUsers) -> int: ...
+    async def import_users(self, *, new: list[NewUser]) -> int: ...
 
 
 class ImportSlots(Slots):
@@ -178,7 +161,7 @@ class Import:
         """How many were created. What the database refuses, a profile too large say, is found by halves."""
         try:
             async with connection.transaction():
-                return await queries.import_users(new=NewUsers.of(users))
+                return await queries.import_users(new=users)
         except Exception as error:
             problem = find_problem(error)
             if problem is None or problem.status == 503:

@@ -16,7 +16,7 @@ from svc.http.paging import link_next, read_cursor, write_cursor
 from svc.http.parsing import invalid_body, invalid_query, read_body, read_plain_query, read_query
 from svc.postgres.batching import Lane, Limits, ReadLane
 from svc.postgres.queries import Queries
-from svc.users.rows import Ids, StoredUser, StoredUserColumns, UserColumns
+from svc.users.rows import Ids, StoredUser
 from svc.users.structs import ListUsers, LookUpUsers, User, UserFields, UserPage, UsersFound
 
 
@@ -26,19 +26,6 @@ class Position(Struct, frozen=True, forbid_unknown_fields=True):
     id: Id | None = None
     email: Annotated[str, Meta(pattern="^[^\x00]*$")] | None = None  # of any length: it is one that is stored
     created_at: datetime | None = None
-
-
-class Page(UserColumns, frozen=True):
-    """The users of a page, and one more where there is a next one; their profiles where asked for."""
-
-    profiles: list[Raw] | None
-
-    def users(self) -> list[User]:
-        """One by one, with their profiles."""
-        if self.profiles is None:
-            return super().users()
-        columns = self.ids, self.emails, self.display_names, self.are_active, self.created_ats, self.profiles
-        return [*map(User, *columns)]
 
 
 class AskedPage(Struct, frozen=True):
@@ -52,30 +39,30 @@ class AskedPage(Struct, frozen=True):
 class UserListQueries(Queries, Protocol, file="user_lists.sql"):
     """queries/user_lists.sql"""
 
-    async def look_up_users_by_id(self, *, ids: Ids) -> UserColumns: ...
-    async def look_up_users_by_email(self, *, emails: list[str]) -> UserColumns: ...
+    async def look_up_users_by_id(self, *, ids: Ids) -> list[User]: ...
+    async def look_up_users_by_email(self, *, emails: list[str]) -> list[User]: ...
     async def get_user_by_email(self, *, email: str, with_profile: bool) -> StoredUser | None: ...
-    async def get_users_by_email(self, *, emails: list[str]) -> StoredUserColumns: ...
+    async def get_users_by_email(self, *, emails: list[str]) -> list[StoredUser]: ...
     async def count_users(self, *, filter: ListUsers) -> int: ...
     async def estimate_users(self, *, filter: ListUsers) -> Raw: ...
     async def list_users_by_id(
         self, *, filter: ListUsers, after: Position, limit: int, with_profile: bool
-    ) -> Page: ...
+    ) -> list[User]: ...
     async def list_users_by_id_desc(
         self, *, filter: ListUsers, after: Position, limit: int, with_profile: bool
-    ) -> Page: ...
+    ) -> list[User]: ...
     async def list_users_by_email(
         self, *, filter: ListUsers, after: Position, limit: int, with_profile: bool
-    ) -> Page: ...
+    ) -> list[User]: ...
     async def list_users_by_email_desc(
         self, *, filter: ListUsers, after: Position, limit: int, with_profile: bool
-    ) -> Page: ...
+    ) -> list[User]: ...
     async def list_users_by_created_at(
         self, *, filter: ListUsers, after: Position, limit: int, with_profile: bool
-    ) -> Page: ...
+    ) -> list[User]: ...
     async def list_users_by_created_at_desc(
         self, *, filter: ListUsers, after: Position, limit: int, with_profile: bool
-    ) -> Page: ...
+    ) -> list[User]: ...
 
 
 class EmailLane(ReadLane[str, StoredUser]):
@@ -89,14 +76,14 @@ class EmailLane(ReadLane[str, StoredUser]):
         )
 
 
-class PageLane(Lane[AskedPage, Page]):
+class PageLane(Lane[AskedPage, list[User]]):
     """Pages, each a statement of its own, a few at a time."""
 
     def __init__(self, users: UserListQueries, limits: Limits) -> None:
         super().__init__(limits.of_single(), lambda asked: find_page(users, asked.query))
 
 
-class LookUpLane(Lane[LookUpUsers, UserColumns]):
+class LookUpLane(Lane[LookUpUsers, list[User]]):
     """Look-ups, the same."""
 
     def __init__(self, users: UserListQueries, limits: Limits) -> None:
@@ -109,7 +96,7 @@ async def list_users(
     """A page of users, and the way to the next one."""
     query = read_query(request, ListUsers)
     asked = AskedPage(query, request.scope["raw_path"].decode(), request.scope["query_string"])
-    page: Page | None
+    page: list[User] | None
     if query.email:
         page = await find_by_email(users, by_email, query, query.email)
     else:
@@ -120,7 +107,7 @@ async def list_users(
     return answer_page(asked, page, counted)
 
 
-def cut_to_page(pages: PageLane) -> ShortCut[AskedPage, Page]:
+def cut_to_page(pages: PageLane) -> ShortCut[AskedPage, list[User]]:
     """The short cut of `GET /users?…`."""
     return ShortCut(read_page, pages.ask, answer_page)
 
@@ -131,9 +118,11 @@ def read_page(query_string: bytes) -> AskedPage | None:
     return AskedPage(query, "/users", query_string) if query and not query.email else None
 
 
-def answer_page(asked: AskedPage, page: Page | None, counted: tuple[str, int] | None = None) -> Response:
+def answer_page(
+    asked: AskedPage, page: list[User] | None, counted: tuple[str, int] | None = None
+) -> Response:
     """A page, the way to the next one, and how many there are on all of them: how counted, the number."""
-    query, users = asked.query, page.users() if page else []
+    query, users = asked.query, page or []
     cursor, lines = None, b""
     if len(users) > query.limit:
         del users[query.limit :]
@@ -147,11 +136,10 @@ def answer_page(asked: AskedPage, page: Page | None, counted: tuple[str, int] | 
 
 async def find_users_by_email(users: UserListQueries, emails: list[str]) -> dict[str, StoredUser]:
     """Several users by their emails."""
-    columns = await users.get_users_by_email(emails=emails)
-    return dict(zip(columns.emails, columns.stored_users(), strict=True))
+    return {user.email: user for user in await users.get_users_by_email(emails=emails)}
 
 
-async def find_page(users: UserListQueries, query: ListUsers) -> Page:
+async def find_page(users: UserListQueries, query: ListUsers) -> list[User]:
     """The page's users, and one more where there is a next page."""
     orders = {
         "id": users.list_users_by_id,
@@ -166,17 +154,16 @@ async def find_page(users: UserListQueries, query: ListUsers) -> Page:
     )
 
 
-async def find_by_email(users: UserListQueries, by_email: EmailLane, query: ListUsers, email: str) -> Page:
+async def find_by_email(
+    users: UserListQueries, by_email: EmailLane, query: ListUsers, email: str
+) -> list[User]:
     """At most one user, if the other filters let it through. There is no next page, and so no cursor."""
     read_position(query)
     if query.wants_profile:
         user = await users.get_user_by_email(email=email, with_profile=True)
     else:
         user = await by_email.get(email)
-    if user is None or not passes(query, user):
-        return Page([], [], [], [], [], None)
-    profiles = None if user.profile is None else [user.profile]
-    return Page([user.id], [user.email], [user.display_name], [user.is_active], [user.created_at], profiles)
+    return [user.public()] if user and passes(query, user) else []
 
 
 def passes(query: ListUsers, user: StoredUser) -> bool:
@@ -247,7 +234,7 @@ async def look_up_users(request: Request, look_ups: LookUpLane) -> Response:
     if (asked.ids is UNSET) == (asked.emails is UNSET):
         raise invalid_body([((), "Expected ids or emails, one of the two")])
     found = await look_ups.get(asked)
-    users = found.users() if found else []
+    users = found or []
     if asked.ids is not UNSET:
         by_id = {user.id: user for user in users}
         return answer(UsersFound([*map(by_id.get, asked.ids)]))
@@ -255,7 +242,7 @@ async def look_up_users(request: Request, look_ups: LookUpLane) -> Response:
     return answer(UsersFound([by_email.get(email) for email in asked.emails or ()]))
 
 
-async def find_many(users: UserListQueries, asked: LookUpUsers) -> UserColumns:
+async def find_many(users: UserListQueries, asked: LookUpUsers) -> list[User]:
     """Those of the users of a look-up that there are."""
     if asked.ids is not UNSET:
         return await users.look_up_users_by_id(ids=Ids.of(asked.ids))
