@@ -16,10 +16,11 @@ from (
     limit :limit
 ) as block
 
--- name: export_users :one
+-- name: export_users :columns
 -- @hot
+-- @not_null: created_at
 -- A block of users, column by column as pages are; none after the last block.
-select {users.columns}
+select {users.columns_without_profile}
 {from_block};
 
 -- name: export_users_as_csv :one

@@ -13,7 +13,7 @@ for key share;
 insert into users (email, hashed_password, display_name, profile, referred_by)
 select email, hashed_password, display_name, coalesce(profile, '{}'), referred_by
 from unnest(
-    :new.emails::text[], :new.hashed_passwords::text[], :new.display_names::text[],
-    :new.profiles::jsonb[], :new.referrers::bigint[]
+    :new.email::text[], :new.hashed_password::text[], :new.display_name::text[],
+    :new.profile::jsonb[], :new.referred_by::bigint[]
 ) as new (email, hashed_password, display_name, profile, referred_by)
 on conflict (email) do nothing;

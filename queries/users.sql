@@ -11,15 +11,17 @@ id, email, display_name, is_active, rfc3339(created_at) as created_at, version
 
 -- snippet: columns
 -- Many users, column by column, which takes asyncpg half of the time that rows take.
-coalesce(array_agg(id), '{}') as ids,
-coalesce(array_agg(email), '{}') as emails,
-coalesce(array_agg(display_name), '{}') as display_names,
-coalesce(array_agg(is_active), '{}') as are_active,
-coalesce(array_agg(rfc3339(created_at)), '{}') as created_ats
+coalesce(array_agg(id), '{}') as id,
+coalesce(array_agg(email), '{}') as email,
+coalesce(array_agg(display_name), '{}') as display_name,
+coalesce(array_agg(is_active), '{}') as is_active,
+coalesce(array_agg(rfc3339(created_at)), '{}') as created_at
+
+-- snippet: columns_without_profile
+{columns}, null::jsonb[] as profile
 
 -- snippet: stored_columns
-{columns},
-coalesce(array_agg(version), '{}') as versions
+{columns}, coalesce(array_agg(version), '{}') as version, null::jsonb[] as profile
 
 -- snippet: sources
 -- What is read of each user for these columns.
@@ -45,7 +47,7 @@ with created as (
     returning id, email, hashed_password, display_name, is_active, created_at, version
 ), remembered as (
     insert into idempotency_keys (key_hash, body_hash, hashed_password, user_id, email, display_name, created_at)
-    select :retry.key_hash, :retry.body_hash, hashed_password, id, email, display_name, created_at from created
+    select :key.key_hash, :key.body_hash, hashed_password, id, email, display_name, created_at from created
 ), forgotten as (
     delete from idempotency_keys
     where key_hash in (
@@ -62,9 +64,9 @@ from created;
 -- @hot
 -- @not_null: created_at
 -- What the first request with this Idempotency-Key was answered, and what tells whether this is a retry of it.
-select user_id, email, display_name, rfc3339(created_at) as created_at, hashed_password, body_hash = :retry.body_hash as same_body
+select user_id, email, display_name, rfc3339(created_at) as created_at, hashed_password, body_hash = :key.body_hash as same_body
 from idempotency_keys
-where key_hash = :retry.key_hash;
+where key_hash = :key.key_hash;
 
 -- name: get_user :one
 -- @hot
@@ -74,8 +76,9 @@ select {row_with_profile}
 from users
 where id = :id;
 
--- name: get_users :one
+-- name: get_users :columns
 -- @hot
+-- @not_null: created_at
 -- Several users in no order, without profiles: what is asked for at one time goes out as one statement.
 select {stored_columns}
 from users
@@ -105,24 +108,24 @@ returning {row_without_profile};
 -- is skipped, so that no user waits for another. The join is one with the locking, so that it costs so much a row
 -- however many there are.
 update users
-set display_name = case when free.set_display_name then free.display_name else users.display_name end,
-    is_active = coalesce(free.is_active, users.is_active),
-    version = users.version + 1,
+set display_name = case when set_display_name then new_display_name else display_name end,
+    is_active = coalesce(new_is_active, is_active),
+    version = version + 1,
     updated_at = now()
 from (
-    select change.id, expected_version, set_display_name, change.display_name, change.is_active
+    select change.id as changed_id, change.version as expected_version, set_display_name,
+        change.display_name as new_display_name, change.is_active as new_is_active
     from unnest(
-        :changes.ids::bigint[], :changes.versions::bigint[], :changes.set_display_names::boolean[],
-        :changes.display_names::text[], :changes.are_active::boolean[]
-    ) as change (id, expected_version, set_display_name, display_name, is_active)
+        :changes.id::bigint[], :changes.version::bigint[], :changes.set_display_name::boolean[],
+        :changes.display_name::text[], :changes.is_active::boolean[]
+    ) as change (id, version, set_display_name, display_name, is_active)
     join users on users.id = change.id
     order by change.id
     for no key update of users skip locked
 ) as free
-where users.id = free.id
-    and (free.expected_version is null or users.version = free.expected_version)
-returning users.id, users.email, users.display_name, users.is_active, rfc3339(users.created_at) as created_at,
-    users.version, null::jsonb as profile;
+where id = changed_id
+    and (expected_version is null or version = expected_version)
+returning {row_without_profile};
 
 -- name: delete_user :execrows
 -- Removes a user.

@@ -211,7 +211,10 @@ class Experiment:
 
     def _check_marks(self, rows: list[Any]) -> Iterator[Finding]:
         for name in self.query.marks.get("not_null", "").replace(",", " ").split():
-            if any(name in row.keys() and row[name] is None for row in rows):  # noqa: SIM118
+            values = [row[name] for row in rows if name in row.keys()]  # noqa: SIM118
+            if self.query.kind == "columns":
+                values = [element for array in values for element in ([None] if array is None else array)]
+            if None in values:
                 yield find(self.query, "mark", f"{name} is never null, as @not_null says", f"{name} was null")
 
     async def _check_plan(self, types: list[str]) -> list[Finding]:

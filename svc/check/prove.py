@@ -2,20 +2,23 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, get_type_hints
+from types import GenericAlias
+from typing import Any, get_origin, get_type_hints
 
 import asyncpg
 from asyncpg.prepared_stmt import PreparedStatement
 from msgspec import Struct
 
-from svc.check.findings import Finding, find, find_column, find_parameter, find_position
+from svc.check.arrays import find_unnested, has_one_row, read_array
+from svc.check.findings import Finding, Kind, find, find_column, find_parameter, find_position
 from svc.check.rows import is_single
 from svc.check.scope import Catalog, Scope
 from svc.check.tree import parse_tree, walk
 from svc.check.types import describe, fits, split_optional
 from svc.postgres.catalog import CatalogQueries, Facts, TableConstraint, UniqueKey
 from svc.postgres.connection import Connection
-from svc.postgres.queries import Signature, is_struct
+from svc.postgres.mapping import find_struct, is_struct
+from svc.postgres.queries import Signature
 from svc.postgres.statements import Query
 
 EXPLAIN = re.compile(r"explain\s*(\([^)]*\)\s*)?", re.IGNORECASE)
@@ -83,21 +86,21 @@ class Proof:
                 "select, insert, update, delete, merge, explain of one, analyze, truncate or lock table"
             )
             return [*found, find(self.query, "sql", expected, str(error.args[0]))]
+        found += self._check_unnested(scope)
         found += self._check_columns(statement, scope)
         found += self._check_secrets(scope, answered)
         keys: set[str] = set()
-        explained = EXPLAIN.match(self.query.sql)  # a plan is one row, whatever it is of
-        if self.query.kind == "one" and not explained and not is_single(scope, keys):
-            found.append(
-                find(
-                    self.query,
-                    "cardinality",
-                    "at most one row: a unique key, `limit 1` or an aggregate",
-                    "any number of rows",
-                )
-            )
+        found += self._check_cardinality(scope, keys)
         self.facts = find_facts(scope, keys)
         return found
+
+    def _check_cardinality(self, scope: Scope, keys: set[str]) -> Iterator[Finding]:
+        explained = EXPLAIN.match(self.query.sql)  # a plan is one row, whatever it is of
+        if self.query.kind == "one" and not explained and not is_single(scope, keys):
+            expected = "at most one row: a unique key, `limit 1` or an aggregate"
+            yield find(self.query, "cardinality", expected, "any number of rows")
+        if self.query.kind == "columns" and not has_one_row(scope):
+            yield find(self.query, "cardinality", "one row: aggregates of all rows", "none, or several")
 
     def _explain(self, error: asyncpg.PostgresError) -> Finding:
         position = getattr(error, "position", None)
@@ -128,6 +131,15 @@ class Proof:
     def _labels(self, type_: Any) -> list[str] | None:
         return self.schema.labels.get(type_.name.removesuffix("[]"))
 
+    def _check_unnested(self, scope: Scope) -> Iterator[Finding]:
+        """Find lists of fields that become columns of other names: `unnest` goes by their places."""
+        for number, column in find_unnested(scope):
+            name = self.query.parameters[number - 1]
+            outer, _, field = name.partition(".")
+            if get_origin(self.signature.parameters[outer]) is list and field not in ("", column):
+                at = find_parameter(self.query, name)
+                yield find(self.query, "parameter", f"a column {field} out of :{name}", column, at)
+
     async def _analyse(self, statement: "PreparedStatement[Any]") -> Scope:
         """The query's tree, out of a function that holds it for a moment."""
         types = ", ".join(type_name(type_) for type_ in statement.get_parameters())
@@ -157,26 +169,43 @@ class Proof:
         if len(names) != len(fields):
             yield find(self.query, "column", "one column", ", ".join(names) or "no columns")
             return
-        explained = EXPLAIN.match(self.query.sql)
         for index, (attribute, type_) in enumerate(zip(attributes, fields.values(), strict=True)):
-            bare, optional = split_optional(type_)
-            at = find_column(self.query, attribute.name)
-            label = f"{attribute.name}: {describe(type_)}"
-            if not fits(bare, attribute.type.name, self._labels(attribute.type), into_database=False):
-                yield find(
-                    self.query,
-                    "column",
-                    f"{label} that fits {attribute.type.name}",
-                    f"{attribute.type.name} in the SQL",
-                    at,
-                )
-            if not explained:
-                yield from self._check_nullability(scope, index, attribute.name, optional, label, at)
+            check = self._check_array if self.query.kind == "columns" else self._check_column
+            yield from check(scope, index, attribute, type_)
 
-    def _check_nullability(
-        self, scope: Scope, index: int, name: str, optional: bool, label: str, at: int | None
-    ) -> Iterator[Finding]:
-        nullable = scope.column_may_be_null(index)
+    def _check_column(self, scope: Scope, index: int, attribute: Any, type_: Any) -> Iterator[Finding]:
+        name, given = attribute.name, attribute.type
+        if not fits(split_optional(type_)[0], given.name, self._labels(given), into_database=False):
+            yield self._differ(name, f"{describe(type_)} that fits {given.name}", f"{given.name} in the SQL")
+        if not EXPLAIN.match(self.query.sql):
+            yield from self._check_nullability(scope.column_may_be_null(index), name, type_)
+
+    def _check_array(self, scope: Scope, index: int, attribute: Any, type_: Any) -> Iterator[Finding]:
+        """Find what is wrong with a column that holds a field of all rows."""
+        name, given = attribute.name, attribute.type
+        bare, optional = split_optional(type_)
+        element = given.name.removesuffix("[]")
+        fitting = fits(bare, element, self._labels(given), into_database=False)
+        if given.kind != "array" or not fitting:
+            yield self._differ(name, f"an array of {describe(type_)}", f"{given.name} in the SQL")
+            return
+        array = read_array(scope, scope.targets[index]["expr"])
+        if array is None:
+            expected = "an element for each row: array_agg without order by, distinct or a filter of rows"
+            yield self._differ(name, expected, "another array")
+        elif array.may_lack and (not optional or index == 0):
+            expected = "coalesce(…, '{}')" if optional or array.element else describe(type_)
+            yield self._differ(name, expected, f"{name} may be null as a whole", "nullability")
+        else:
+            yield from self._check_nullability(array.may_hold_null(scope), name, type_)
+
+    def _differ(self, name: str, expected: str, found: str, kind: Kind = "column") -> Finding:
+        at = find_column(self.query, name)
+        return find(self.query, kind, f"{name}: {expected}", found, at)
+
+    def _check_nullability(self, nullable: bool, name: str, type_: Any) -> Iterator[Finding]:
+        _, optional = split_optional(type_)
+        label, at = f"{name}: {describe(type_)}", find_column(self.query, name)
         marked = name in self.query.marks.get("not_null", "").replace(",", " ").split()
         if marked and not nullable:
             yield find(self.query, "mark", f"no mark: {name} is never null", "@not_null", at, warning=True)
@@ -216,17 +245,20 @@ def type_name(type_: Any) -> str:
 
 
 def declared_parameters(query: Query, signature: Signature) -> dict[str, Any]:
-    """The Python type of each parameter of the SQL, a struct's fields included."""
+    """Return the Python type of each parameter of the SQL: a field of a list of structs is a list."""
     types: dict[str, Any] = {}
     for name in query.parameters:
         outer, _, field = name.partition(".")
         type_ = signature.parameters[outer]
-        types[name] = get_type_hints(type_, include_extras=True)[field] if field else type_
+        if struct := find_struct(type_):
+            hint = get_type_hints(struct, include_extras=True)[field]
+            type_ = GenericAlias(list, (hint,)) if get_origin(type_) is list else hint
+        types[name] = type_
     return types
 
 
 def declared_columns(signature: Signature) -> dict[str, Any]:
-    """The Python type of each column of a row; a scalar's is called `value`."""
+    """Return the Python type of each column of a row; a scalar's is called `value`."""
     if is_struct(signature.row):
         return get_type_hints(signature.row, include_extras=True)
     return {"value": signature.row | None if signature.optional else signature.row}

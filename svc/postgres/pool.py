@@ -101,7 +101,7 @@ class Database:
             raise_translated(error)
 
     async def _run_once(self, run: Callable[[Connection], Awaitable[T]], query: Query) -> T:
-        """Run it on one connection. Raises OutcomeUnknownError where it is not known whether a change was made."""
+        """Run it on one connection. Raises OutcomeUnknownError where a change may have been made."""
         connection = await self._acquire()
         try:
             if self._mismatches:

@@ -5,13 +5,13 @@ A class declares the signatures once, where editors and type checkers see them:
     class UserQueries(Queries, Protocol, file="users.sql"):
         async def get_user(self, *, id: int) -> User | None: ...
 
-`UserQueries.bind(database)` gives an object with these methods. A row becomes `Struct(*row)`: names,
-order and types are proven before the first request, so nothing is looked up per row.
+`UserQueries.bind(database)` gives an object with these methods. A row becomes `Struct(*row)`, and the arrays
+of a `:columns` query one struct for each place: names, order and types are proven before the first request,
+so nothing is looked up per row.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from functools import cache
-from operator import itemgetter
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import (
@@ -26,10 +26,15 @@ from typing import (
     get_type_hints,
 )
 
-from msgspec import UNSET, Struct
+from msgspec import Struct
 
+from svc.postgres.mapping import Arrange, find_struct, make_arrange, make_gather, make_row
+from svc.postgres.mapping import is_struct as is_struct
 from svc.postgres.snippets import Mismatch
 from svc.postgres.statements import Kind, Query, QueryError, load
+
+Method = Callable[..., Awaitable[object]]
+"""A query as a method: it takes names, and is awaited."""
 
 Row = Iterable[Any]
 """The values of a row in the order of its columns, as asyncpg's Record gives them."""
@@ -64,11 +69,6 @@ class Signature(Struct, frozen=True):
     def columns(self) -> tuple[str, ...] | None:
         """The columns that a row must have; None for a scalar, whose column may have any name."""
         return self.row.__struct_fields__ if is_struct(self.row) else None
-
-
-def is_struct(type_: Any) -> bool:
-    """Whether a row becomes a struct rather than a scalar."""
-    return isinstance(type_, type) and issubclass(type_, Struct)
 
 
 def read_signature(name: str, method: Callable[..., Any]) -> Signature:
@@ -141,6 +141,7 @@ class Queries(Protocol):
 RESULTS: dict[Kind, str] = {
     "one": "a struct or a scalar",
     "many": "a list",
+    "columns": "a list of structs",
     "exec": "None",
     "execrows": "int",
 }
@@ -152,19 +153,19 @@ def compare(query: Query, signature: Signature) -> Iterator[Mismatch]:
     def differ(expected: str, found: str) -> Mismatch:
         return Mismatch(query.path, query.line, query.name, expected, found)
 
+    declared = signature.parameters
     used = {name.partition(".")[0] for name in query.parameters}
-    for name in sorted(used - signature.parameters.keys()):
+    for name in sorted(used - declared.keys()):
         yield differ(f"a parameter {name} in the signature", "none")
-    for name in sorted(signature.parameters.keys() - used):
+    for name in sorted(declared.keys() - used):
         yield differ(f":{name} in the SQL", "none")
     for name in query.parameters:
         outer, dot, field = name.partition(".")
-        struct = signature.parameters.get(outer)
-        if struct and is_struct(struct) != bool(dot):
-            yield differ(
-                f"a struct for :{name}" if dot else f":{name}.field, since it is a struct", f":{name}"
-            )
-        elif struct and dot and field not in struct.__struct_fields__:
+        struct = find_struct(declared[outer]) if outer in declared else None
+        if outer in declared and (struct is not None) != bool(dot):
+            expected = f"a struct for :{name}" if dot else f":{name}.field, since it is a struct"
+            yield differ(expected, f":{name}")
+        elif struct and field not in struct.__struct_fields__:
             yield differ(f"a field {field} in {struct.__name__}", "none")
     if not result_fits(query.kind, signature):
         yield differ(f"{RESULTS[query.kind]} as the result of :{query.kind}", "another result")
@@ -176,6 +177,8 @@ def result_fits(kind: Kind, signature: Signature) -> bool:
         return signature.row is not None and not signature.many
     if kind == "many":
         return signature.many
+    if kind == "columns":
+        return signature.many and not signature.optional and is_struct(signature.row)
     return (
         not signature.many
         and not signature.optional
@@ -195,10 +198,17 @@ def build_class(queries: type[Queries]) -> Callable[[Executor], Queries]:
     return cast("Callable[[Executor], Queries]", bound)
 
 
-def make_method(query: Query, signature: Signature) -> Callable[..., Awaitable[object]]:
+def make_method(query: Query, signature: Signature) -> Method:
     """Make the method of a query: arguments in order, one call of the executor, one struct a row."""
-    arrange = make_arrange(query, signature)
-    make: Callable[..., object] = signature.row if is_struct(signature.row) else identity
+    arrange = make_arrange(query.name, query.parameters, signature.parameters)
+    method = MAKERS[query.kind](query, signature, arrange)
+    method.__name__, method.__doc__ = query.name, query.doc
+    return method
+
+
+def make_one(query: Query, signature: Signature, arrange: Arrange) -> Method:
+    """Make a method for one row, or none."""
+    make = make_row(signature.row)
 
     async def one(self: Any, **arguments: object) -> object:
         row = await self._executor.fetch_one(query, arrange(arguments))
@@ -208,59 +218,54 @@ def make_method(query: Query, signature: Signature) -> Callable[..., Awaitable[o
             raise LookupError(f"{query} found no row, which its signature rules out")
         return make(*row)
 
+    return one
+
+
+def make_many(query: Query, signature: Signature, arrange: Arrange) -> Method:
+    """Make a method for a list of rows."""
+    make = make_row(signature.row)
+
     async def many(self: Any, **arguments: object) -> object:
         return [make(*row) for row in await self._executor.fetch_all(query, arrange(arguments))]
 
-    async def exec_(self: Any, **arguments: object) -> object:
+    return many
+
+
+def make_columns(query: Query, signature: Signature, arrange: Arrange) -> Method:
+    """Make a method for a list of rows that comes as one row of arrays."""
+    gather = make_gather(signature.row)
+
+    async def columns(self: Any, **arguments: object) -> object:
+        row = await self._executor.fetch_one(query, arrange(arguments))
+        if row is None:
+            raise LookupError(f"{query} found no row, which its kind rules out")
+        return gather(row)
+
+    return columns
+
+
+def make_exec(query: Query, _: Signature, arrange: Arrange) -> Method:
+    """Make a method that gives nothing back."""
+
+    async def exec_(self: Any, **arguments: object) -> None:
         await self._executor.change(query, arrange(arguments))
-        return None
+
+    return exec_
+
+
+def make_execrows(query: Query, _: Signature, arrange: Arrange) -> Method:
+    """Make a method that gives back how many rows it changed."""
 
     async def execrows(self: Any, **arguments: object) -> object:
         return await self._executor.change(query, arrange(arguments))
 
-    method = {"one": one, "many": many, "exec": exec_, "execrows": execrows}[query.kind]
-    method.__name__, method.__doc__ = query.name, query.doc
-    return method
+    return execrows
 
 
-def identity(value: object) -> object:
-    """Return the only value of a row: a scalar needs no struct."""
-    return value
-
-
-def make_arrange(query: Query, signature: Signature) -> Callable[[dict[str, object]], Sequence[object]]:
-    """A function from a call's arguments to the statement's, in order. A field that is UNSET becomes null."""
-    paths = [name.partition(".") for name in query.parameters]
-    wanted = signature.parameters.keys()
-    count = len(wanted)
-    nested = any(field for _, _, field in paths)
-    arrange = nested_getter(paths) if nested else flat_getter(query.parameters)
-
-    def checked(arguments: dict[str, object]) -> Sequence[object]:
-        if len(arguments) == count:
-            try:
-                return arrange(arguments)
-            except KeyError:
-                pass
-        raise TypeError(f"{query.name} takes {', '.join(wanted)}")
-
-    return checked
-
-
-def flat_getter(names: tuple[str, ...]) -> Callable[[dict[str, object]], Sequence[object]]:
-    """Values by name. `itemgetter` of several names gives a tuple that is made in C."""
-    if len(names) > 1:
-        return itemgetter(*names)
-    return lambda arguments: [arguments[name] for name in names]
-
-
-def nested_getter(paths: list[tuple[str, str, str]]) -> Callable[[dict[str, object]], Sequence[object]]:
-    """Values by name, and fields of values."""
-
-    def get(arguments: dict[str, object]) -> Sequence[object]:
-        values = (
-            getattr(arguments[outer], field) if field else arguments[outer] for outer, _, field in paths
-        )
-        return [None if value is UNSET else value for value in values]
-
-    return get
+MAKERS: dict[Kind, Callable[[Query, Signature, Arrange], Method]] = {
+    "one": make_one,
+    "many": make_many,
+    "columns": make_columns,
+    "exec": make_exec,
+    "execrows": make_execrows,
+}

@@ -6,8 +6,10 @@ Each has a header in sqlc's grammar, a line that says what it is for, and named 
     -- The public view of one user.
     select {columns} from users where id = :id;
 
-A parameter may be a struct, and the query then names its fields: `:filter.is_active`. What is in braces is
-a snippet: see svc/postgres/snippets.py.
+The kind says what comes back: `:one` row or none, `:many` rows, `:columns`, which is many rows as one row of
+arrays, nothing with `:exec`, a number of rows with `:execrows`. A parameter may be a struct, and the query
+then names its fields: `:filter.is_active`; of a list of structs, each field is an array:
+`:changes.id::bigint[]`. What is in braces is a snippet: see svc/postgres/snippets.py.
 """
 
 import re
@@ -32,7 +34,7 @@ from svc.postgres.snippets import (
     split_file,
 )
 
-Kind = Literal["one", "many", "exec", "execrows"]
+Kind = Literal["one", "many", "columns", "exec", "execrows"]
 
 
 class QueryError(Exception):
@@ -67,7 +69,7 @@ class Query(Struct, frozen=True):
         return f"{self.path.name}:{self.line} {self.name}"
 
 
-NAMED = re.compile(r" *(\w+) +:(one|many|exec|execrows) *")
+NAMED = re.compile(r" *(\w+) +:(one|many|columns|exec|execrows) *")
 MARK = re.compile(r"-- @(\w+):? *(.*?) *")
 WRITES = re.compile(r"\b(insert|update|delete|merge|lock|truncate|copy|call|do)\b", re.IGNORECASE)
 
@@ -109,7 +111,7 @@ def parse(block: Block, path: Path, snippets: Snippets) -> Query:
     """Take one query apart: its header, comment lines, one statement and its semicolon. Raise QueryError."""
     named = NAMED.fullmatch(block.header)
     if named is None:
-        expected = "-- name: get_user :one (or :many, :exec, :execrows)"
+        expected = "-- name: get_user :one (or :many, :columns, :exec, :execrows)"
         raise QueryError([Mismatch(path, block.line, "-", expected, block.header or "SQL")])
     count = count_comments(block.lines)
     comments = [(text, MARK.fullmatch(text)) for text in block.lines[:count]]

@@ -22,7 +22,6 @@ from svc.http.resource import Resource, Service
 from svc.postgres.pool import Database
 from svc.postgres.queries import Queries
 from svc.postgres.queueing import Slots
-from svc.users.rows import UserColumns
 from svc.users.scopes import READ
 from svc.users.structs import USER_FIELDS, User
 
@@ -41,7 +40,7 @@ class ExportQueries(Queries, Protocol, file="user_export.sql"):
     """queries/user_export.sql"""
 
     async def get_last_id(self) -> int: ...
-    async def export_users(self, *, after: int, limit: int) -> UserColumns: ...
+    async def export_users(self, *, after: int, limit: int) -> list[User]: ...
     async def export_users_as_csv(self, *, after: int, limit: int) -> UserBlock: ...
 
 
@@ -98,9 +97,9 @@ class Export(Response):
 async def read_users(queries: ExportQueries) -> AsyncIterator[bytes]:
     """All users as NDJSON, a block at a time."""
     after = 0
-    while (block := await queries.export_users(after=after, limit=BLOCK)).ids:
-        yield encode_lines(block.users())
-        after = block.ids[-1]
+    while users := await queries.export_users(after=after, limit=BLOCK):
+        yield encode_lines(users)
+        after = users[-1].id
 
 
 async def read_users_as_csv(queries: ExportQueries) -> AsyncIterator[bytes]:

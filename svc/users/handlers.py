@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Protocol, Self
 
-from msgspec import UNSET, Struct
+from msgspec import UNSET, Struct, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -19,7 +19,7 @@ from svc.postgres.batching import Ids, ReadBatcher, WriteBatcher, batch_by_id
 from svc.postgres.queries import Queries
 from svc.postgres.queueing import Limits
 from svc.users.constraints import CONSTRAINTS, EMAIL_TAKEN
-from svc.users.rows import StoredUser, StoredUserColumns
+from svc.users.rows import StoredUser
 from svc.users.scopes import READ, SCOPES, WRITE
 from svc.users.structs import CreateUser, GetUser, UpdateUser, User, UserFields
 
@@ -42,29 +42,26 @@ class UserChange(Struct, frozen=True):
         return is_plain and (versions is None or len(versions) == 1)
 
 
-class UserChanges(Struct, frozen=True):
-    """Small changes, column by column."""
+class SmallChange(Struct, frozen=True, kw_only=True):
+    """A change of one user as it leaves in a batch."""
 
-    ids: list[int]
-    versions: list[int | None]
-    set_display_names: list[bool]
-    display_names: list[str | None]
-    are_active: list[bool | None]
+    id: int
+    version: int | None
+    set_display_name: bool
+    display_name: str | None | UnsetType
+    is_active: bool | UnsetType
 
     @classmethod
-    def of(cls, changes: Sequence[UserChange]) -> Self:
-        """UNSET becomes null, as in a single change."""
-        rows = [
-            (
-                change.id,
-                change.versions[0] if change.versions else None,
-                change.fields.display_name is not UNSET,
-                change.fields.display_name or None,
-                None if change.fields.is_active is UNSET else change.fields.is_active,
-            )
-            for change in changes
-        ]
-        return cls(*map(list, zip(*rows, strict=True)))
+    def of(cls, change: UserChange) -> Self:
+        """Make it of a change that is small."""
+        fields = change.fields
+        return cls(
+            id=change.id,
+            version=change.versions[0] if change.versions else None,
+            set_display_name=fields.display_name is not UNSET,
+            display_name=fields.display_name,
+            is_active=fields.is_active,
+        )
 
 
 class FirstAnswer(Struct, frozen=True):
@@ -83,12 +80,12 @@ class UserQueries(Queries, Protocol, file="users.sql"):
 
     async def create_user(self, *, new: CreateUser, hashed_password: str) -> StoredUser: ...
     async def create_user_once(
-        self, *, new: CreateUser, hashed_password: str, retry: IdempotencyKey
+        self, *, new: CreateUser, hashed_password: str, key: IdempotencyKey
     ) -> StoredUser | None: ...
-    async def get_first_answer(self, *, retry: IdempotencyKey) -> FirstAnswer | None: ...
+    async def get_first_answer(self, *, key: IdempotencyKey) -> FirstAnswer | None: ...
     async def get_user(self, *, id: int, with_profile: bool) -> StoredUser | None: ...
-    async def get_users(self, *, ids: Ids) -> StoredUserColumns: ...
-    async def update_users(self, *, changes: UserChanges) -> list[StoredUser]: ...
+    async def get_users(self, *, ids: Ids) -> list[StoredUser]: ...
+    async def update_users(self, *, changes: list[SmallChange]) -> list[StoredUser]: ...
     async def update_user(
         self, *, id: int, versions: list[int] | None, change: UpdateUser, set_display_name: bool, waits: bool
     ) -> StoredUser | None: ...
@@ -102,7 +99,7 @@ class Users:
         self._queries = queries
         self._passwords = passwords
         self.by_id: ReadBatcher[int, StoredUser] = batch_by_id(
-            limits, partial(queries.get_user, with_profile=False), partial(find_users, queries)
+            limits, partial(queries.get_user, with_profile=False), queries.get_users
         )
         self._changes = WriteBatcher[UserChange, StoredUser](
             limits,
@@ -123,12 +120,12 @@ class Users:
 
     async def _create_once(self, new: CreateUser, key: IdempotencyKey) -> StoredUser:
         """Return the user that the first request with this key made, this one perhaps. Raises Problem."""
-        if first := await self._queries.get_first_answer(retry=key):
+        if first := await self._queries.get_first_answer(key=key):
             return await self._repeat(new, first)
         hashed = await self._passwords.hash(new.password)
-        if user := await self._queries.create_user_once(new=new, hashed_password=hashed, retry=key):
+        if user := await self._queries.create_user_once(new=new, hashed_password=hashed, key=key):
             return user
-        if first := await self._queries.get_first_answer(retry=key):  # it was made while we hashed
+        if first := await self._queries.get_first_answer(key=key):  # it was made while we hashed
             return await self._repeat(new, first)
         raise EMAIL_TAKEN.problem()
 
@@ -173,12 +170,6 @@ class Users:
         return partial(self._queries.get_user, id=id_, with_profile=False)
 
 
-async def find_users(users: UserQueries, *, ids: Ids) -> list[StoredUser]:
-    """Return several users by their ids, in no order."""
-    columns = await users.get_users(ids=ids)
-    return columns.stored_users()
-
-
 async def update_alone(users: UserQueries, change: UserChange, *, waits: bool = True) -> StoredUser | None:
     """Make one change with its own statement, which waits where the row is locked, or leaves it alone."""
     return await users.update_user(
@@ -193,7 +184,7 @@ async def update_alone(users: UserQueries, change: UserChange, *, waits: bool = 
 async def update_together(users: UserQueries, changes: Sequence[UserChange]) -> list[StoredUser]:
     """Make small changes with one statement, which leaves alone what is locked; one has a cheaper one."""
     if len(changes) > 1:
-        return await users.update_users(changes=UserChanges.of(changes))
+        return await users.update_users(changes=[*map(SmallChange.of, changes)])
     user = await update_alone(users, changes[0], waits=False)
     return [user] if user else []
 

@@ -6,14 +6,13 @@ lock, and a body that was cut leaves nothing behind.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from operator import attrgetter
 from tempfile import SpooledTemporaryFile
-from typing import Protocol, Self
+from typing import Protocol
 
 import msgspec
 from msgspec import UNSET, Struct
-from msgspec.structs import astuple
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -54,22 +53,6 @@ class NewUser(Struct, frozen=True, array_like=True):
     referred_by: int | None
 
 
-class NewUsers(Struct, frozen=True):
-    """The same, column by column."""
-
-    lines: list[int]
-    emails: list[str]
-    hashed_passwords: list[str]
-    display_names: list[str | None]
-    profiles: list[JsonObject | None]
-    referrers: list[int | None]
-
-    @classmethod
-    def of(cls, users: Sequence[NewUser]) -> Self:
-        """At least one, in the same order."""
-        return cls(*map(list, zip(*map(astuple, users), strict=True)))
-
-
 class RefusedLine(Struct, frozen=True):
     """A line of an import, by its number from 1, and what is wrong with it."""
 
@@ -93,7 +76,7 @@ class ImportQueries(Queries, Protocol, file="user_import.sql"):
     """queries/user_import.sql"""
 
     async def lock_referrers(self, *, ids: list[int]) -> list[int]: ...
-    async def import_users(self, *, new: NewUsers) -> int: ...
+    async def import_users(self, *, new: list[NewUser]) -> int: ...
 
 
 class Importer:
@@ -183,7 +166,7 @@ class Import:
         """Create users; return how many. What the database refuses is found by halves."""
         try:
             async with savepoints.begin():
-                return await queries.import_users(new=NewUsers.of(users))
+                return await queries.import_users(new=users)
         except DatabaseError as error:
             problem = find_problem(error, CONSTRAINTS)
             if problem is None or problem.status == 503:

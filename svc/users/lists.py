@@ -18,7 +18,7 @@ from svc.http.resource import Resource, Service
 from svc.postgres.batching import Ids, ReadBatcher
 from svc.postgres.queries import Queries
 from svc.postgres.queueing import BoundedQueue, Limits, queue_each
-from svc.users.rows import StoredUser, StoredUserColumns, UserColumns
+from svc.users.rows import StoredUser
 from svc.users.scopes import READ
 from svc.users.structs import ListUsers, LookUpUsers, User, UserFields, UserPage, UsersFound
 
@@ -31,19 +31,6 @@ class Position(Struct, frozen=True, forbid_unknown_fields=True):
     created_at: datetime | None = None
 
 
-class Page(UserColumns, frozen=True):
-    """The users of a page, and one more where there is a next one; their profiles where asked for."""
-
-    profiles: list[Raw] | None
-
-    def users(self) -> list[User]:
-        """One by one, with their profiles."""
-        if self.profiles is None:
-            return super().users()
-        columns = self.ids, self.emails, self.display_names, self.are_active, self.created_ats, self.profiles
-        return [*map(User, *columns)]
-
-
 class PageRequest(Struct, frozen=True):
     """A page that is asked for, in these words."""
 
@@ -54,30 +41,30 @@ class PageRequest(Struct, frozen=True):
 class UserListQueries(Queries, Protocol, file="user_lists.sql"):
     """queries/user_lists.sql"""
 
-    async def look_up_users_by_id(self, *, ids: Ids) -> UserColumns: ...
-    async def look_up_users_by_email(self, *, emails: list[str]) -> UserColumns: ...
+    async def look_up_users_by_id(self, *, ids: Ids) -> list[User]: ...
+    async def look_up_users_by_email(self, *, emails: list[str]) -> list[User]: ...
     async def get_user_by_email(self, *, email: str, with_profile: bool) -> StoredUser | None: ...
-    async def get_users_by_email(self, *, emails: list[str]) -> StoredUserColumns: ...
+    async def get_users_by_email(self, *, emails: list[str]) -> list[StoredUser]: ...
     async def count_users(self, *, filter: ListUsers) -> int: ...
     async def estimate_users(self, *, filter: ListUsers) -> Raw: ...
     async def list_users_by_id(
         self, *, filter: ListUsers, after: Position, limit: int, with_profile: bool
-    ) -> Page: ...
+    ) -> list[User]: ...
     async def list_users_by_id_desc(
         self, *, filter: ListUsers, after: Position, limit: int, with_profile: bool
-    ) -> Page: ...
+    ) -> list[User]: ...
     async def list_users_by_email(
         self, *, filter: ListUsers, after: Position, limit: int, with_profile: bool
-    ) -> Page: ...
+    ) -> list[User]: ...
     async def list_users_by_email_desc(
         self, *, filter: ListUsers, after: Position, limit: int, with_profile: bool
-    ) -> Page: ...
+    ) -> list[User]: ...
     async def list_users_by_created_at(
         self, *, filter: ListUsers, after: Position, limit: int, with_profile: bool
-    ) -> Page: ...
+    ) -> list[User]: ...
     async def list_users_by_created_at_desc(
         self, *, filter: ListUsers, after: Position, limit: int, with_profile: bool
-    ) -> Page: ...
+    ) -> list[User]: ...
 
 
 class UserLists:
@@ -85,33 +72,30 @@ class UserLists:
 
     def __init__(self, queries: UserListQueries, limits: Limits) -> None:
         self._queries = queries
-        self.pages: BoundedQueue[PageRequest, Page] = queue_each(
+        self.pages: BoundedQueue[PageRequest, list[User]] = queue_each(
             lambda asked: find_page(queries, asked.query), limits
         )
-        self._look_ups: BoundedQueue[LookUpUsers, UserColumns] = queue_each(
+        self._look_ups: BoundedQueue[LookUpUsers, list[User]] = queue_each(
             lambda asked: find_many(queries, asked), limits
         )
         self._by_email = ReadBatcher[str, StoredUser](
             limits,
             fetch_one=lambda email: queries.get_user_by_email(email=email, with_profile=False),
-            fetch_many=lambda emails: find_users_by_email(queries, emails),
+            fetch_many=lambda emails: queries.get_users_by_email(emails=emails),
             find_key=lambda user: user.email,
         )
 
-    async def list(self, request: Request) -> Response:
+    async def list_page(self, request: Request) -> Response:
         """Answer a page of users, and the way to the next one."""
         query = read_query(request, ListUsers)
         asked = PageRequest(query, Target.of(request))
-        if query.email:
-            page = await self._find_by_email(query, query.email)
-        else:
-            page = await self.pages.get(asked)
+        page = await (self._find_by_email(query, query.email) if query.email else self.pages.get(asked))
         counted = None
         if preferred := read_preference(request):
             counted = preferred, await count_users(self._queries, query, preferred)
         return answer_page(asked, page, counted)
 
-    async def _find_by_email(self, query: ListUsers, email: str) -> Page | None:
+    async def _find_by_email(self, query: ListUsers, email: str) -> list[User]:
         """Return at most one user, if the other filters let it through; no cursor leads there or on."""
         if query.cursor is not None:
             raise foreign_cursor()
@@ -119,12 +103,7 @@ class UserLists:
             user = await self._queries.get_user_by_email(email=email, with_profile=True)
         else:
             user = await self._by_email.get(email)
-        if user is None or not passes(query, user):
-            return None
-        profiles = None if user.profile is None else [user.profile]
-        return Page(
-            [user.id], [user.email], [user.display_name], [user.is_active], [user.created_at], profiles
-        )
+        return [user.public()] if user and passes(query, user) else []
 
     async def look_up(self, request: Request) -> Response:
         """Answer many users by their ids or emails, in the order asked; null where there is none."""
@@ -132,7 +111,7 @@ class UserLists:
         if (asked.ids is UNSET) == (asked.emails is UNSET):
             raise invalid_body([((), "Expected ids or emails, one of the two")])
         found = await self._look_ups.get(asked)
-        users = found.users() if found else []
+        users = found or []
         if asked.ids is not UNSET:
             by_id = {user.id: user for user in users}
             return answer(UsersFound([*map(by_id.get, asked.ids)]))
@@ -146,9 +125,11 @@ def read_page(query_string: bytes) -> PageRequest | None:
     return PageRequest(query, Target("/users", query_string)) if query and not query.email else None
 
 
-def answer_page(asked: PageRequest, page: Page | None, counted: tuple[str, int] | None = None) -> Response:
+def answer_page(
+    asked: PageRequest, page: list[User] | None, counted: tuple[str, int] | None = None
+) -> Response:
     """Return a page, the way to the next one, and how many there are on all: how counted, the number."""
-    query, users = asked.query, page.users() if page else []
+    query, users = asked.query, page or []
     list_ = describe_list(query)
     cursor, lines = end_page(users, query.limit, asked.target, list_, lambda last: find_position(query, last))
     if counted:
@@ -157,13 +138,7 @@ def answer_page(asked: PageRequest, page: Page | None, counted: tuple[str, int] 
     return answer(UserPage(shown, cursor, counted[1] if counted else None), lines=lines)
 
 
-async def find_users_by_email(users: UserListQueries, emails: list[str]) -> list[StoredUser]:
-    """Return several users by their emails, in no order."""
-    columns = await users.get_users_by_email(emails=emails)
-    return columns.stored_users()
-
-
-async def find_page(users: UserListQueries, query: ListUsers) -> Page:
+async def find_page(users: UserListQueries, query: ListUsers) -> list[User]:
     """Return the page's users, and one more where there is a next page."""
     orders = {
         "id": users.list_users_by_id,
@@ -181,7 +156,7 @@ async def find_page(users: UserListQueries, query: ListUsers) -> Page:
     )
 
 
-async def find_many(users: UserListQueries, asked: LookUpUsers) -> UserColumns:
+async def find_many(users: UserListQueries, asked: LookUpUsers) -> list[User]:
     """Return those of the users of a look-up that there are."""
     if asked.ids is not UNSET:
         return await users.look_up_users_by_id(ids=Ids.of(asked.ids))
@@ -247,7 +222,7 @@ def build(service: Service) -> Resource:
     look_up = "/users/lookup"
     return Resource(
         operations=[
-            Operation("GET", "/users", users.list, {200: UserPage}, READ, query=ListUsers, fast=fast),
+            Operation("GET", "/users", users.list_page, {200: UserPage}, READ, query=ListUsers, fast=fast),
             Operation("POST", look_up, users.look_up, {200: UsersFound}, READ, body=LookUpUsers),
         ],
         queries=[UserListQueries],

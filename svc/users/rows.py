@@ -19,28 +19,3 @@ class StoredUser(Struct, frozen=True, gc=False):
     def public(self) -> User:
         """What clients see of it."""
         return User(self.id, self.email, self.display_name, self.is_active, self.created_at, self.profile)
-
-
-class UserColumns(Struct, frozen=True):
-    """Users, column by column."""
-
-    ids: list[int]
-    emails: list[str]
-    display_names: list[str | None]
-    are_active: list[bool]
-    created_ats: list[str]
-
-    def users(self) -> list[User]:
-        """One by one."""
-        return [*map(User, self.ids, self.emails, self.display_names, self.are_active, self.created_ats)]
-
-
-class StoredUserColumns(UserColumns, frozen=True):
-    """The same with their versions."""
-
-    versions: list[int]
-
-    def stored_users(self) -> list[StoredUser]:
-        """One by one."""
-        columns = self.ids, self.emails, self.display_names, self.are_active, self.created_ats, self.versions
-        return [*map(StoredUser, *columns)]

@@ -134,7 +134,7 @@ def roll_out(checkout: Path, over: str) -> Ran:
     table = "alter table idempotency_keys"
     add_migration(checkout, "0902_ask", f"{table} add made_by text not null;", f"{table} drop made_by;")
     edit(users, "insert into idempotency_keys (key_hash,", "insert into idempotency_keys (made_by, key_hash,")
-    edit(users, "select :retry.key_hash,", "select 'x', :retry.key_hash,")
+    edit(users, "select :key.key_hash,", "select 'x', :key.key_hash,")
     proven = checkout / "queries/proven.json"
     proven.write_text(re.sub(r'(?<=[".])scopes"', 'rights"', proven.read_text()))
     edit(proven, '"idempotency_keys": [', '"idempotency_keys": ["made_by", ')

@@ -63,10 +63,19 @@ DERIVED = {"idempotency_keys.body_hash": {"get_first_answer"}}
 """Who makes a column out of this one that is null where it is."""
 
 FILTERED = {
-    "users.email": {"get_user_by_email", "get_users_by_email", "look_up_users_by_email"},
+    "users.email": {
+        "get_user_by_email",
+        "get_users_by_email",
+        "list_users_by_email",
+        "list_users_by_email_desc",
+        "look_up_users_by_email",
+    },
     "users.created_at": {"list_users_by_created_at", "list_users_by_created_at_desc"},
 }
 """Who gives a column out but lets no null of it through: their `where` compares it."""
+
+AGGREGATED = ("email", "display_name", "is_active", "version")
+"""The columns of users that `:columns` queries give out as they are, each where its field has the name."""
 
 KEYS = {
     "users_pkey": {"get_user", "update_user"},
@@ -209,7 +218,8 @@ def make_mutants(url: DatabaseUrl, pairs: Sequence[Pair]) -> list[Mutant]:
 def find_origins(url: DatabaseUrl, pairs: Sequence[Pair]) -> dict[str, dict[str, bool]]:
     """For each column of a table: the queries that give it out as it is, and whether their field may be None.
 
-    PostgreSQL's row descriptions name the table and the number of a column that is plainly one of a table.
+    PostgreSQL's row descriptions name the table and the number of a column that is plainly one of a table; of
+    an array it names none.
     """
     found: dict[str, dict[str, bool]] = {}
     with psycopg.connect(url) as connection:
@@ -218,7 +228,11 @@ def find_origins(url: DatabaseUrl, pairs: Sequence[Pair]) -> dict[str, dict[str,
             connection.pgconn.prepare(b"q", query.sql.encode())
             result = connection.pgconn.describe_prepared(b"q")
             connection.execute("deallocate q")
-            fields = list(declared_columns(signature).values())
+            columns = declared_columns(signature)
+            fields = list(columns.values())
+            for column in AGGREGATED if query.kind == "columns" else ():
+                if column in columns:
+                    found.setdefault(f"users.{column}", {})[query.name] = split_optional(columns[column])[1]
             for index in range(result.nfields if is_struct(signature.row) else 0):
                 if name := names.get((result.ftable(index), result.ftablecol(index))):
                     found.setdefault(name, {})[query.name] = split_optional(fields[index])[1]

@@ -16,11 +16,11 @@ async def no_mistake(
     stored = await users.get_user(id=1, with_profile=False)
     wanted, start = ListUsers(is_active=True), Position()
     page = await lists.list_users_by_id(filter=wanted, after=start, limit=10, with_profile=False)
-    found = await lists.get_users_by_email(emails=page.emails)
+    found = await lists.get_users_by_email(emails=[user.email for user in page])
     key = await keys.get_api_key(key_hash=b"hash")
     deleted: int = await users.delete_user(id=1, versions=None)
     name = stored.display_name if stored else None
-    return name, found.emails + (key.scopes if key else []), deleted
+    return name, [user.email for user in found] + (key.scopes if key else []), deleted
 
 
 async def wrong_name_of_a_parameter(users: UserQueries) -> StoredUser | None:

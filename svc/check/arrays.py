@@ -1,0 +1,79 @@
+"""Lists that pass as arrays: those a `:columns` statement gives, and those that `unnest` takes."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from svc.check.rows import is_known
+from svc.check.scope import Scope
+from svc.check.tree import Node, unwrap, walk
+
+SELECT, FUNCTION = "1", "3"
+"""Kinds of statements and of range table entries (PostgreSQL, nodes/nodes.h and nodes/parsenodes.h)."""
+
+
+class Array(NamedTuple):
+    """A column that is an array: what its elements are made of, and whether it may be null as a whole."""
+
+    element: Node | None
+    may_lack: bool
+
+    def may_hold_null(self, scope: Scope) -> bool:
+        """Return whether a row may have a null here."""
+        return self.may_lack or (self.element is not None and scope.may_be_null(self.element))
+
+
+def has_one_row(scope: Scope) -> bool:
+    """Return whether there is always one row, and never none: an aggregate over all rows."""
+    query = scope.query
+    plain = (query["commandType"], query["hasAggs"], query["hasTargetSRFs"]) == (SELECT, "true", "false")
+    cutting = ("groupClause", "groupingSets", "havingQual", "limitCount", "limitOffset", "setOperations")
+    return plain and not any(query[clause] for clause in cutting)
+
+
+def read_array(scope: Scope, expression: Any) -> Array | None:
+    """Read a column that has an element for each row, in the order of the rows; None for any other one.
+
+    That is `array_agg(x)`, with a `filter` for all rows or none perhaps, `coalesce(array_agg(x), '{}')`, or
+    null. So all arrays of a statement are of one length, but for those that are null.
+    """
+    inner = unwrap(expression)
+    if inner[""] == "CONST" and inner["constisnull"] == "true":
+        return Array(None, may_lack=True)
+    if inner[""] != "COALESCEEXPR":
+        return read_aggregate(scope, inner)
+    given, *others = inner["args"]
+    array = read_aggregate(scope, unwrap(given))
+    is_whole = len(others) == 1 and is_empty(unwrap(others[0])) and not unwrap(given).get("aggfilter")
+    return Array(array.element, may_lack=False) if array and is_whole else None
+
+
+def read_aggregate(scope: Scope, aggregate: Node) -> Array | None:
+    """Read an `array_agg`, which is null where there is no row. One of arrays has no element for each row."""
+    if aggregate[""] != "AGGREF" or scope.catalog.functions.get(aggregate["aggfnoid"]) != "array_agg":
+        return None
+    of_arrays = aggregate["aggtype"] in aggregate["aggargtypes"]
+    if of_arrays or aggregate["aggorder"] or aggregate["aggdistinct"]:
+        return None
+    if aggregate["aggfilter"] and not is_known(aggregate["aggfilter"], set()):
+        return None
+    return Array(aggregate["args"][0]["expr"], may_lack=True)
+
+
+def is_empty(expression: Node) -> bool:
+    """Return whether this is `'{}'` or `array[]`: of an array's value, four bytes hold its dimensions."""
+    if expression[""] == "ARRAYEXPR":
+        return not expression["elements"]
+    return expression[""] == "CONST" and str(expression["constvalue"]).strip("[] ").split()[4:8] == ["0"] * 4
+
+
+def find_unnested(scope: Scope) -> Iterator[tuple[int, str]]:
+    """Yield the number of each parameter that `unnest` makes a column of, and the name of that column."""
+    for entry in walk(scope.query):
+        if entry[""] != "RANGETBLENTRY" or entry["rtekind"] != FUNCTION:
+            continue
+        calls: list[Node] = [function["funcexpr"] for function in entry["functions"]]
+        for call, column in zip(calls, entry["eref"]["colnames"], strict=False):
+            if scope.catalog.functions.get(str(call.get("funcid"))) == "unnest":
+                given = unwrap(call["args"][0])
+                if given[""] == "PARAM":
+                    yield int(given["paramid"]), str(column)

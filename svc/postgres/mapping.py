@@ -1,0 +1,103 @@
+"""Between Python's values and a statement's: arguments in the order of the SQL, rows as structs."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import repeat
+from operator import attrgetter, itemgetter
+from typing import Any, get_args, get_origin, get_type_hints
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+Arrange = Callable[[dict[str, object]], Sequence[object]]
+"""From the arguments of a call to those of the statement."""
+
+
+def is_struct(type_: Any) -> bool:
+    """Return whether a row becomes a struct rather than a scalar."""
+    return isinstance(type_, type) and issubclass(type_, Struct)
+
+
+def find_struct(type_: Any) -> type[Struct] | None:
+    """Return the struct whose fields the SQL names of a parameter: it is one, or a list of them."""
+    bare = get_args(type_)[0] if get_origin(type_) is list else type_
+    return bare if is_struct(bare) else None
+
+
+def make_row(type_: Any) -> Callable[..., object]:
+    """Return what makes a row's value of its columns: the struct, or for a scalar its only column."""
+    return type_ if is_struct(type_) else identity
+
+
+def identity(value: object) -> object:
+    """Return the value."""
+    return value
+
+
+def make_gather(struct: type[Struct]) -> Callable[[Iterable[Any]], list[Struct]]:
+    """Make a function from a row of arrays to one struct for each place; an array that is null is of nulls.
+
+    Nulls at the end are left to the fields' defaults, where these are None: to give 101 users no profile
+    one by one took 1.3 µs, and all the rest 5.5.
+    """
+    fields = enumerate(msgspec.structs.fields(struct), 1)
+    needed = max((number for number, field in fields if field.default is not None), default=0)
+
+    def gather(row: Iterable[Any]) -> list[Struct]:
+        columns = [*row]
+        while len(columns) > needed and columns[-1] is None:
+            del columns[-1]
+        if None in columns:
+            count = len(columns[0])
+            columns = [repeat(None, count) if column is None else column for column in columns]
+        return [*map(struct, *columns)]
+
+    return gather
+
+
+def make_arrange(name: str, parameters: tuple[str, ...], types: Mapping[str, Any]) -> Arrange:
+    """Make a function from a call's arguments to the statement's, in order. What is UNSET becomes null."""
+    count = len(types)
+    nested = any("." in parameter for parameter in parameters)
+    arrange = nested_getter(parameters, types) if nested else flat_getter(parameters)
+
+    def checked(arguments: dict[str, object]) -> Sequence[object]:
+        if len(arguments) == count:
+            try:
+                return arrange(arguments)
+            except KeyError:
+                pass
+        raise TypeError(f"{name} takes {', '.join(types)}")
+
+    return checked
+
+
+def flat_getter(names: tuple[str, ...]) -> Arrange:
+    """Get values by name. `itemgetter` of several names gives a tuple that is made in C."""
+    if len(names) > 1:
+        return itemgetter(*names)
+    return lambda arguments: [arguments[name] for name in names]
+
+
+def nested_getter(names: tuple[str, ...], types: Mapping[str, Any]) -> Arrange:
+    """Get values by name, fields of structs, and of lists of structs the list of a field."""
+    parts = [name.partition(".") for name in names]
+    paths = [(outer, make_getter(types[outer], field) if field else None) for outer, _, field in parts]
+
+    def arrange(arguments: dict[str, object]) -> Sequence[object]:
+        return [
+            None if (value := get(arguments[outer]) if get else arguments[outer]) is UNSET else value
+            for outer, get in paths
+        ]
+
+    return arrange
+
+
+def make_getter(type_: Any, field: str) -> Callable[[Any], object]:
+    """Make a function from a struct to its field, or from a list of structs to the list of their fields."""
+    get = attrgetter(field)
+    if get_origin(type_) is not list:
+        return get
+    (struct,) = get_args(type_)
+    if UnsetType in get_args(get_type_hints(struct)[field]):
+        return lambda structs: [None if value is UNSET else value for value in map(get, structs)]
+    return lambda structs: [*map(get, structs)]
