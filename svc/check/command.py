@@ -76,7 +76,7 @@ async def check(config: Config, resources: Sequence[Resource], against: str | No
 
 
 async def copy_database(config: Config) -> Config:
-    """The same schema in a database of its own, to be rolled back."""
+    """Return the same schema in a database of its own, to be rolled back."""
     async with one_connection(config) as connection:
         url = urlsplit(str(config.database_url))
         await connection.execute(f'create database rollout template "{url.path[1:]}"')
@@ -117,7 +117,7 @@ def describe_mistake(mistake: Mistake) -> Finding:
 
 
 def check_written(facts: dict[str, Facts]) -> list[Finding]:
-    """Keeps queries/proven.json as the proof has it, in a checkout; elsewhere it must be so already."""
+    """Keep queries/proven.json as the proof has it, in a checkout; elsewhere it must be so already."""
     if facts == read_proven():
         return []
     if is_checkout():
@@ -173,7 +173,7 @@ def read_pairs(resources: Sequence[Resource]) -> tuple[list[Pair], list[Finding]
 
 @asynccontextmanager
 async def one_connection(config: Config) -> AsyncGenerator[Connection]:
-    """A connection for as long as a block lasts."""
+    """Give a connection for as long as a block lasts."""
     connection = await connect(config)
     try:
         yield connection
@@ -183,7 +183,7 @@ async def one_connection(config: Config) -> AsyncGenerator[Connection]:
 
 @contextmanager
 def scratch_database() -> Generator[Config]:
-    """A new PostgreSQL, in a temporary folder, that is gone afterwards."""
+    """Give a new PostgreSQL, in a temporary folder, that is gone afterwards."""
     with (
         tempfile.TemporaryDirectory(prefix="bareline-") as folder,
         EmbeddedServer(Path(folder), QUICK) as server,

@@ -53,7 +53,7 @@ FILLERS = {
 
 
 def sample(n: int, text: str) -> dict[str, object]:
-    """A value for a parameter of each type, as row `n` has it."""
+    """Return a value for a parameter of each type, as row `n` has it."""
     moment = datetime(2026, 1, 1, tzinfo=UTC) - timedelta(minutes=n)
     return {
         **dict.fromkeys(["int2", "int4", "int8"], n),
@@ -85,7 +85,7 @@ end $$
 
 
 async def fill(connection: Connection, schema: Schema, used: set[str], rows: int = ROWS) -> None:
-    """Puts rows into every table that is used, and analyses it. Where checks refuse them, the checks go."""
+    """Put rows into every table that is used, and analyses it. Where checks refuse them, the checks go."""
     labels = {enum.name: enum.labels for enum in await CatalogQueries.bind(connection).list_enum_labels()}
     tables: dict[str, list[Column]] = {}
     for column in schema.catalog.columns.values():
@@ -110,7 +110,7 @@ async def fill(connection: Connection, schema: Schema, used: set[str], rows: int
 
 
 def filler(column: Column, labels: Mapping[str, Sequence[str]]) -> str | None:
-    """The value for row `n`, where there is one for the column's type; a reference stays null if it can."""
+    """Return the value for row `n` of a column, if its type has one; a reference stays null if it can."""
     if column.foreign_key and not column.not_null:
         return None
     value = FILLERS.get(column.type.partition("(")[0])
@@ -123,7 +123,7 @@ def filler(column: Column, labels: Mapping[str, Sequence[str]]) -> str | None:
 
 
 def find_nulls(types: Sequence[Any]) -> dict[int, object]:
-    """The null of each parameter that may be one, by its place; of an array of such, one with a null."""
+    """Return the null of each parameter that may be one, by its place; of an array, one with a null."""
     nulls: dict[int, object] = {}
     for number, type_ in enumerate(types):
         bare, optional = split_optional(type_)
@@ -144,7 +144,7 @@ class Experiment:
         self.parameters = declared_parameters(query, signature)
 
     async def run(self) -> list[Finding]:
-        """What shows: nulls that a column refuses, marks that lie, hot queries that read whole tables."""
+        """Return what shows: nulls that a column refuses, marks that lie, hot queries without an index."""
         statement = await self.connection.prepare(self.query.sql)
         types = statement.get_parameters()
         if EXPLAIN.match(self.query.sql):
@@ -164,7 +164,7 @@ class Experiment:
         return [value] if type_.kind == "array" else value
 
     async def _try_nulls(self, samples: list[object]) -> list[Finding]:
-        """Runs it with samples, then with null for each parameter that may be null, then for all of them."""
+        """Run it with samples, then with null for each parameter that may be null, then for all of them."""
         optional = find_nulls([self.parameters[name] for name in self.query.parameters])
         found: list[Finding] = []
         for nulls in ([], *([number] for number in optional), [*optional]):
@@ -218,7 +218,7 @@ class Experiment:
                 yield find(self.query, "mark", f"{name} is never null, as @not_null says", f"{name} was null")
 
     async def _check_plan(self, types: list[str]) -> list[Finding]:
-        """The plan for parameters that are not known: what every later execution uses."""
+        """Return the plan for parameters that are not known: what every later execution uses."""
         declared = f" ({', '.join(types)})" if types else ""
         arguments = f" ({', '.join(['null'] * len(types))})" if types else ""
         await self.connection.execute("set plan_cache_mode = force_generic_plan")

@@ -35,7 +35,7 @@ class Schema(Struct, frozen=True):
 
 
 async def read_schema(connection: Connection) -> Schema:
-    """Reads what the proofs look at."""
+    """Read what the proofs look at."""
     queries = CatalogQueries.bind(connection)
     unique: dict[str, list[UniqueKey]] = {}
     for key in await queries.list_unique_keys(system=True):
@@ -73,7 +73,7 @@ class Proof:
         self.facts = Facts({}, [], {})
 
     async def run(self, answered: set[type]) -> list[Finding]:
-        """What can be said without running it. `answered` are the structs that a response may hold."""
+        """Return what can be said without running it. `answered` are the structs that a response may hold."""
         try:
             statement = await self.connection.prepare(self.query.sql)
         except asyncpg.PostgresError as error:
@@ -141,7 +141,7 @@ class Proof:
                 yield find(self.query, "parameter", f"a column {field} out of :{name}", column, at)
 
     async def _analyse(self, statement: "PreparedStatement[Any]") -> Scope:
-        """The query's tree, out of a function that holds it for a moment."""
+        """Return the query's tree, out of a function that holds it for a moment."""
         types = ", ".join(type_name(type_) for type_ in statement.get_parameters())
         body = find_body(self.query.sql)
         await self.connection.execute(
@@ -232,14 +232,14 @@ class Proof:
 
 
 def find_body(sql: str) -> str:
-    """What a function can hold of a statement: what it explains, or a look at the table it is about."""
+    """Return what a function can hold of a statement: what it explains, or a look at its table."""
     if on_table := ON_TABLE.fullmatch(sql):
         return f"select from {on_table[1]}"
     return EXPLAIN.sub("", sql, count=1) if EXPLAIN.match(sql) else sql
 
 
 def type_name(type_: Any) -> str:
-    """A type as SQL writes it."""
+    """Return a type as SQL writes it."""
     name = type_.name.removesuffix("[]")
     return f'"{type_.schema}"."{name}"' + ("[]" if type_.kind == "array" else "")
 
@@ -269,7 +269,7 @@ PRIVILEGE_OFFSET = 7
 
 
 def find_facts(scope: Scope, keys: set[str]) -> Facts:
-    """Every column that a query reads or writes, as the list of what it needs permission for has them."""
+    """Return every column that a query reads or writes: the list of what it needs permission for has them."""
     columns: dict[str, str] = {}
     inserts: dict[str, list[str]] = {}
     for node in walk(scope.query):

@@ -2,7 +2,7 @@
 
 import ast
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 
 from svc.check.findings import Finding, describe_mismatch, find, name_file
@@ -51,17 +51,19 @@ def check_source(queries: Sequence[Query]) -> list[Finding]:
     """Everything that the source shows, without a database."""
     found: list[Finding] = []
     used: set[str] = set()
+    names = {query.name for query in queries}
     for path in sorted(PACKAGE.rglob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         used |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
         found += check_module(path, tree)
+        found += check_transactions(path, tree, names)
     found += [find(q, "unused", "a call of the query", "none in svc/") for q in queries if q.name not in used]
     found += [finding for query in queries for finding in find_stars(query)]
     return found + find_unbound(queries) + find_unused_snippets(find_folder("queries"))
 
 
 def check_module(path: Path, tree: ast.Module) -> list[Finding]:
-    """A driver imported, text sent, a query made or SQL written where that must not be."""
+    """Find a driver imported, text sent, a query made or SQL written where that must not be."""
     name = path.relative_to(PACKAGE).as_posix()
     called = {id(node.func): node for node in ast.walk(tree) if isinstance(node, ast.Call)}
     found: list[Finding] = []
@@ -78,8 +80,32 @@ def check_module(path: Path, tree: ast.Module) -> list[Finding]:
     return sorted(found, key=lambda finding: (finding.line, finding.column))
 
 
+def check_transactions(path: Path, tree: ast.Module, names: Set[str]) -> Iterator[Finding]:
+    """Find queries that run beside the transaction in whose block they stand: not by what it has bound."""
+    for block in ast.walk(tree):
+        if not isinstance(block, ast.AsyncWith):
+            continue
+        targets = [item.optional_vars for item in block.items if is_transaction(item.context_expr)]
+        bound = {
+            node.id for target in targets if target for node in ast.walk(target) if isinstance(node, ast.Name)
+        }
+        for node in (node for statement in block.body for node in ast.walk(statement)) if targets else ():
+            if (
+                isinstance(node, ast.Attribute)
+                and node.attr in names
+                and ast.unparse(node.value) not in bound
+            ):
+                expected = f"a query of the transaction: {' or '.join(sorted(bound)) or 'nothing is bound'}"
+                yield report(path, node, expected, ast.unparse(node))
+
+
+def is_transaction(expression: ast.expr) -> bool:
+    """Return whether an expression begins a transaction."""
+    return isinstance(expression, ast.Call) and ast.unparse(expression.func).endswith(".transaction")
+
+
 def check_import(node: ast.AST, name: str) -> str | None:
-    """A driver in a file that is not on the list."""
+    """Find a driver in a file that is not on the list."""
     modules: list[str] = []
     if isinstance(node, ast.Import):
         modules = [alias.name for alias in node.names]
@@ -93,7 +119,7 @@ def check_import(node: ast.AST, name: str) -> str | None:
 
 
 def check_making(node: ast.AST, name: str) -> str | None:
-    """A Query that no .sql file has: made, changed, read out of text, or renamed to hide it."""
+    """Find a Query that no .sql file has: made, changed, read out of text, or renamed to hide it."""
     made = False
     if isinstance(node, ast.ImportFrom):
         made = any(alias.name == "Query" and alias.asname for alias in node.names)
@@ -111,7 +137,7 @@ def check_making(node: ast.AST, name: str) -> str | None:
 
 
 def check_sending(node: ast.AST, call: ast.Call | None, name: str) -> str | None:
-    """Text on its way to the driver, or a method that could take it there later."""
+    """Return text on its way to the driver, or a method that could take it there later."""
     if not isinstance(node, ast.Attribute) or node.attr not in SENDING or name in SENDERS:
         return None
     if call is None and node.attr == "cursor":  # a field of a list's query
@@ -123,7 +149,7 @@ def check_sending(node: ast.AST, call: ast.Call | None, name: str) -> str | None
 
 
 def check_text(node: ast.AST, name: str) -> str | None:
-    """SQL in a string, which may be put together out of parts."""
+    """Find SQL in a string, which may be put together out of parts."""
     if isinstance(node, ast.JoinedStr):
         parts = [part.value if isinstance(part, ast.Constant) else "x" for part in node.values]
         text = "".join(map(str, parts))
@@ -135,7 +161,7 @@ def check_text(node: ast.AST, name: str) -> str | None:
 
 
 def report(path: Path, node: ast.AST, expected: str, found: str) -> Finding:
-    """A finding about a place in Python."""
+    """Return a finding about a place in Python."""
     return Finding(
         kind="text",
         file=name_file(path),
@@ -155,7 +181,7 @@ def find_stars(query: Query) -> Iterator[Finding]:
 
 
 def find_unbound(queries: Sequence[Query]) -> list[Finding]:
-    """Queries of .sql files that no class declares: their whole file is not bound."""
+    """Return queries of .sql files that no class declares: their whole file is not bound."""
     bound = {query.path for query in queries}
     found: list[Finding] = []
     for path in sorted(find_folder("queries").glob("*.sql")):
@@ -186,5 +212,5 @@ def find_unused_snippets(folder: Path) -> list[Finding]:
 
 
 def is_checkout() -> bool:
-    """Whether the package is used out of its checkout, where what was proven can be written down."""
+    """Return whether the package is used out of its checkout, where what was proven can be written down."""
     return (CHECKOUT / "pyproject.toml").exists()

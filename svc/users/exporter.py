@@ -70,7 +70,7 @@ class Export(Response):
         self._slots = slots
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Raises ClientDisconnect where nobody reads on."""
+        """Send all users. Raises ClientDisconnect where nobody reads on."""
         with self._slots.acquire():
             async with self._database.transaction(ExportQueries, snapshot=True) as queries:
                 last = await queries.get_last_id()
@@ -95,7 +95,7 @@ class Export(Response):
 
 
 async def read_users(queries: ExportQueries) -> AsyncIterator[bytes]:
-    """All users as NDJSON, a block at a time."""
+    """Yield all users as NDJSON, a block at a time."""
     after = 0
     while users := await queries.export_users(after=after, limit=BLOCK):
         yield encode_lines(users)
@@ -103,7 +103,7 @@ async def read_users(queries: ExportQueries) -> AsyncIterator[bytes]:
 
 
 async def read_users_as_csv(queries: ExportQueries) -> AsyncIterator[bytes]:
-    """The same as CSV, which PostgreSQL writes."""
+    """Yield the same as CSV, which PostgreSQL writes."""
     yield ",".join(USER_FIELDS[:-1]).encode() + b"\r\n"
     after = 0
     while (block := await queries.export_users_as_csv(after=after, limit=BLOCK)).users:

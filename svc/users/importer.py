@@ -107,7 +107,7 @@ class Import:
         self._refused: list[RefusedLine] = []
 
     async def take_in(self, request: Request, passwords: Passwords) -> None:
-        """Checks every line. Raises ClientDisconnect where the body was cut, Problem 503 for a full disk."""
+        """Check every line. Raises ClientDisconnect where the body was cut, Problem 503 for a full disk."""
         longest = request.state["max_body"]
         number = 0
         async for line in read_lines(request, longest):
@@ -136,7 +136,7 @@ class Import:
         return created
 
     def sum_up(self, created: int) -> Imported:
-        """The answer."""
+        """Return the answer."""
         skipped = self._given - self._refused_count - created
         refused = sorted(self._refused, key=attrgetter("line"))
         return Imported(created, skipped, refused, self._refused_count)
@@ -154,7 +154,7 @@ class Import:
             self._refused.append(RefusedLine(line, errors))
 
     async def _find_referred(self, queries: ImportQueries, users: list[NewUser]) -> list[NewUser]:
-        """The users whose referrer there is, if they name one; the others are refused."""
+        """Return the users whose referrer there is, if they name one; the others are refused."""
         named = {user.referred_by for user in users if user.referred_by is not None}
         there = {None, *(await queries.lock_referrers(ids=sorted(named)) if named else ())}
         for user in users:
@@ -180,7 +180,7 @@ class Import:
 
 
 async def read_lines(request: Request, longest: int) -> AsyncIterator[bytes]:
-    """The lines of a body without their line feeds. Of one that is too long, one byte too many is kept."""
+    """Yield the lines of a body without line feeds. Of one that is too long, one byte too many is kept."""
     line = bytearray()
     async for chunk in request.stream():
         *ended, begun = chunk.split(b"\n")
@@ -193,7 +193,7 @@ async def read_lines(request: Request, longest: int) -> AsyncIterator[bytes]:
 
 
 async def make_user(number: int, line: bytes, passwords: Passwords) -> NewUser:
-    """The user of a line. Raises Problem for what is none."""
+    """Return the user of a line. Raises Problem for what is none."""
     given = parse_body(line, ImportUser)
     if (given.password is UNSET) == (given.hashed_password is UNSET):
         raise invalid_body([((), "Expected password or hashed_password, one of the two")])
@@ -205,7 +205,7 @@ async def make_user(number: int, line: bytes, passwords: Passwords) -> NewUser:
 
 
 async def hash_in_turn(passwords: Passwords, password: Password) -> str:
-    """The hash. An import has one password hashed at a time, and lets others go first where many wait."""
+    """Return the hash. An import has one password hashed at a time, and lets others go first."""
     while True:
         try:
             return await passwords.hash(password)

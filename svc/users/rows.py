@@ -17,5 +17,5 @@ class StoredUser(Struct, frozen=True, gc=False):
     profile: Raw | None = None
 
     def public(self) -> User:
-        """What clients see of it."""
+        """Return what clients see of it."""
         return User(self.id, self.email, self.display_name, self.is_active, self.created_at, self.profile)

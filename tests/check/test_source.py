@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from svc.check.findings import Finding
-from svc.check.source import DRIVER, PACKAGE, check_module, check_source, find_stars
+from svc.check.source import DRIVER, PACKAGE, check_module, check_source, check_transactions, find_stars
 from svc.http.resource import collect_queries
 from svc.postgres.statements import Query, read_queries
 from tests.support import RESOURCES
@@ -208,3 +208,37 @@ def test_a_star_for_all_columns_is_found_at_its_place(statement: str, marks: str
 def test_a_star_far_down_is_found_at_its_line() -> None:
     (found,) = find_stars(make_query("select a /* a\n  b */,\n    b,\n    t.*\nfrom t"))
     assert (found.kind, found.line, found.column, found.excerpt) == ("column", 5, 7, "    t.*")
+
+
+BESIDE = {
+    "the pool's queries": "await self._users.get_user(id=1)",
+    "another object's": "await make_row(await other.get_user(id=1))",
+    "a reference to one": "run(self._users.get_user)",
+}
+
+INSIDE = {
+    "the first of two": "await notes.get_user(id=1)",
+    "the second of two": "await users.get_user(id=1)",
+    "something that is no query": "await self._users.close()",
+}
+
+
+def find_beside(statement: str) -> list[str]:
+    """What is found in a block of a transaction."""
+    text = (
+        f"async def f():\n    async with database.transaction(A, B) as (notes, users):\n        {statement}\n"
+    )
+    return [
+        finding.found for finding in check_transactions(PACKAGE / "extra.py", ast.parse(text), {"get_user"})
+    ]
+
+
+@pytest.mark.parametrize("statement", BESIDE.values(), ids=BESIDE)
+def test_a_query_beside_the_transaction_that_it_stands_in_is_found(statement: str) -> None:
+    (found,) = find_beside(statement)
+    assert found.endswith(".get_user")
+
+
+@pytest.mark.parametrize("statement", INSIDE.values(), ids=INSIDE)
+def test_a_query_of_the_transaction_is_none_beside_it(statement: str) -> None:
+    assert find_beside(statement) == []
