@@ -53,7 +53,7 @@ FILLERS = {
 
 
 def sample(n: int, text: str) -> dict[str, object]:
-    """A value for a parameter of each type, as row `n` has it."""
+    """Return a value for a parameter of each type, as row `n` has it."""
     moment = datetime(2026, 1, 1, tzinfo=UTC) - timedelta(minutes=n)
     return {
         **dict.fromkeys(["int2", "int4", "int8"], n),
@@ -85,7 +85,7 @@ end $$
 
 
 async def fill(connection: Connection, schema: Schema, used: set[str], rows: int = ROWS) -> None:
-    """Puts rows into every table that is used, and analyses it. Where checks refuse them, the checks go."""
+    """Put rows into every table that is used, and analyse it. Where checks refuse them, the checks go."""
     labels = {enum.name: enum.labels for enum in await CatalogQueries.bind(connection).list_enum_labels()}
     tables: dict[str, list[Column]] = {}
     for column in schema.catalog.columns.values():
@@ -110,7 +110,7 @@ async def fill(connection: Connection, schema: Schema, used: set[str], rows: int
 
 
 def filler(column: Column, labels: Mapping[str, Sequence[str]]) -> str | None:
-    """The value for row `n`, where there is one for the column's type; a reference stays null if it can."""
+    """Return the value for row `n`, if its type has one; a reference stays null where it can."""
     if column.foreign_key and not column.not_null:
         return None
     value = FILLERS.get(column.type.partition("(")[0])
@@ -123,7 +123,7 @@ def filler(column: Column, labels: Mapping[str, Sequence[str]]) -> str | None:
 
 
 def find_nulls(types: Sequence[Any]) -> dict[int, object]:
-    """The null of each parameter that may be one, by its place; of an array of such, one with a null."""
+    """Return the null of each parameter that may be one, by its place; of an array, one with a null."""
     nulls: dict[int, object] = {}
     for number, type_ in enumerate(types):
         bare, optional = split_optional(type_)
@@ -144,7 +144,7 @@ class Experiment:
         self.parameters = declared_parameters(query, signature)
 
     async def run(self) -> list[Finding]:
-        """What shows: nulls that a column refuses, marks that lie, hot queries that read whole tables."""
+        """Find nulls that a column refuses, annotations that lie, hot queries that read whole tables."""
         statement = await self.connection.prepare(self.query.sql)
         types = statement.get_parameters()
         if EXPLAIN.match(self.query.sql):
@@ -153,7 +153,7 @@ class Experiment:
         for samples in SAMPLES:
             found += await self._try_nulls([self._sample(type_, samples) for type_ in types])
         found = list(dict.fromkeys(found))
-        if "hot" in self.query.marks:
+        if "hot" in self.query.annotations:
             found += await self._check_plan([type_name(type_) for type_ in types])
         return found
 
@@ -164,7 +164,7 @@ class Experiment:
         return [value] if type_.kind == "array" else value
 
     async def _try_nulls(self, samples: list[object]) -> list[Finding]:
-        """Runs it with samples, then with null for each parameter that may be null, then for all of them."""
+        """Run it with samples, then with null for each parameter that may be null, then for all of them."""
         optional = find_nulls([self.parameters[name] for name in self.query.parameters])
         found: list[Finding] = []
         for nulls in ([], *([number] for number in optional), [*optional]):
@@ -193,7 +193,7 @@ class Experiment:
                 if not nulls:
                     break
             else:
-                found += self._check_marks(rows)
+                found += self._check_annotations(rows)
         return found
 
     async def _run_and_undo(self, arguments: list[object]) -> list[Any]:
@@ -209,16 +209,18 @@ class Experiment:
         finally:
             await transaction.rollback()
 
-    def _check_marks(self, rows: list[Any]) -> Iterator[Finding]:
-        for name in self.query.marks.get("not_null", "").replace(",", " ").split():
+    def _check_annotations(self, rows: list[Any]) -> Iterator[Finding]:
+        for name in self.query.annotations.get("not_null", "").replace(",", " ").split():
             values = [row[name] for row in rows if name in row.keys()]  # noqa: SIM118
             if self.query.kind == "columns":
                 values = [element for array in values for element in ([None] if array is None else array)]
             if None in values:
-                yield find(self.query, "mark", f"{name} is never null, as @not_null says", f"{name} was null")
+                yield find(
+                    self.query, "annotation", f"{name} is never null, as @not_null says", f"{name} was null"
+                )
 
     async def _check_plan(self, types: list[str]) -> list[Finding]:
-        """The plan for parameters that are not known: what every later execution uses."""
+        """Check the plan for parameters that are not known: what every later execution uses."""
         declared = f" ({', '.join(types)})" if types else ""
         arguments = f" ({', '.join(['null'] * len(types))})" if types else ""
         await self.connection.execute("set plan_cache_mode = force_generic_plan")
@@ -233,7 +235,7 @@ class Experiment:
             find(
                 self.query,
                 "plan",
-                f"an index on {scan['Relation Name']}, since it is marked @hot",
+                f"an index on {scan['Relation Name']}, since it is @hot",
                 "it reads the whole table",
             )
             for scan in scans

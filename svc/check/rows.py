@@ -12,7 +12,7 @@ VALUES, RESULT = "5", "8"
 
 
 def is_single(scope: Scope, used: set[str]) -> bool:
-    """Whether there is at most one row: by a limit, an aggregate, a unique key for every table, or no table.
+    """Return whether there is at most one row: by a limit, an aggregate, no table, or a unique key for each.
 
     The keys that were needed for it go into `used`.
     """
@@ -28,7 +28,7 @@ def is_single(scope: Scope, used: set[str]) -> bool:
 
 
 def has_limit_one(query: Node) -> bool:
-    """`limit 1` or `limit 0`, written out: a constant, perhaps cast."""
+    """Return whether it has `limit 1` or `limit 0`, written out: a constant, perhaps cast."""
     if query["limitOption"] != "0":  # with ties
         return False
     constants = [
@@ -41,7 +41,7 @@ def has_limit_one(query: Node) -> bool:
 
 
 def inserts_one(scope: Scope, used: set[str]) -> bool:
-    """`values` with one row, or a sub-query of one."""
+    """Return whether an insert is of `values` with one row, or of a sub-query of one."""
     sources = [scope.entry(number) for number in references(scope.query["jointree"])]
     for entry in sources:
         if entry["rtekind"] == VALUES and len(entry["values_lists"]) > 1:
@@ -53,7 +53,7 @@ def inserts_one(scope: Scope, used: set[str]) -> bool:
 
 
 def joins_one(scope: Scope, used: set[str]) -> bool:
-    """Whether each table of the join is held to one row by values that are known before it, in some order."""
+    """Return whether, in some order, each table is held to one row by values that are known before it."""
     conditions = list(find_conditions(scope.query["jointree"]))
     waiting, single = references(scope.query["jointree"]), set[str]()
     while found := {n for n in waiting if entry_is_single(scope, n, conditions, single, used)}:
@@ -70,12 +70,12 @@ class Condition(NamedTuple):
 
 
 def references(tree: Any) -> set[str]:
-    """The entries that are joined."""
+    """Return the entries that are joined."""
     return {node["rtindex"] for node in walk_own(tree) if node[""] == "RANGETBLREF"}
 
 
 def find_conditions(tree: Any) -> Iterator[Condition]:
-    """Every part of `where` and `on`, with the entries that it can bound."""
+    """Yield every part of `where` and `on`, with the entries that it can bound."""
     for node in walk_own(tree):
         if node[""] == "FROMEXPR":
             bounded = references(node["fromlist"])
@@ -91,7 +91,7 @@ def find_conditions(tree: Any) -> Iterator[Condition]:
 def entry_is_single(
     scope: Scope, number: str, conditions: list[Condition], single: set[str], used: set[str]
 ) -> bool:
-    """Whether an entry has at most one row for each row of the entries in `single`."""
+    """Return whether an entry has at most one row for each row of the entries in `single`."""
     entry = scope.entry(number)
     if entry["rtekind"] == RELATION:
         columns = scope.catalog.columns
@@ -106,7 +106,7 @@ def entry_is_single(
 
 
 def fixed_columns(scope: Scope, number: str, conditions: list[Condition], single: set[str]) -> Iterator[str]:
-    """The columns of an entry that an equality sets to something known."""
+    """Yield the columns of an entry that an equality sets to something known."""
     for expression, entries in conditions:
         equality = expression[""] == "OPEXPR" and scope.catalog.operators.get(expression["opno"]) == "="
         if number not in entries or not equality:
@@ -119,7 +119,7 @@ def fixed_columns(scope: Scope, number: str, conditions: list[Condition], single
 
 
 def relabelled(expression: Node) -> Node:
-    """An expression without the casts that leave its value as it is: '05'::int is 5, but not '5'."""
+    """Return an expression without the casts that leave its value as it is: '05'::int is 5, but not '5'."""
     while expression[""] == "RELABELTYPE":
         expression = expression["arg"]
     return expression
@@ -129,7 +129,7 @@ CALLS = ("FUNCEXPR", "SUBLINK", "QUERY", "NEXTVALUEEXPR")
 
 
 def is_known(value: Node, single: set[str]) -> bool:
-    """Whether a value is one for all rows of an entry: of parameters, constants, entries with one row.
+    """Return whether a value is one for all rows of an entry: of parameters, constants, entries with one row.
 
     What a function gives may differ from row to row.
     """

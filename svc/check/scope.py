@@ -69,26 +69,26 @@ class Scope:
         self._tables: dict[str, Scope] = {}
 
     def inside(self, query: Node) -> "Scope":
-        """A query within this one."""
+        """Return a query within this one."""
         return Scope(query, self.catalog, self.nullable_parameters, self)
 
     @property
     def targets(self) -> list[Node]:
-        """The columns that come out, in order."""
+        """Return the columns that come out, in order."""
         listed: list[Node] = (
             self.query["targetList"] if self.query["commandType"] == "1" else self.query["returningList"]
         ) or []
         return [target for target in listed if target["resjunk"] == "false"]
 
     def entry(self, number: str) -> Node:
-        """An entry of the range table."""
+        """Return an entry of the range table."""
         found: Node = self.query["rtable"][int(number) - 1]
         return found
 
     # Nullability
 
     def column_may_be_null(self, index: int) -> bool:
-        """Whether the column at `index`, from 0, may hold a null; where a query refers to itself, no."""
+        """Return whether the column at `index`, from 0, may be null; where a query refers to itself, no."""
         if index not in self._known:
             self._known[index] = False
             self._known[index] = self._leaf_may_be_null(self.query["setOperations"], index)
@@ -104,7 +104,7 @@ class Scope:
         return {"1": any(sides), "2": all(sides), "3": sides[0]}[operation["op"]]
 
     def may_be_null(self, expression: Any) -> bool:
-        """Whether an expression may be null; what is not known here may be."""
+        """Return whether an expression may be null; what is not known here may be."""
         kind: str = expression[""]
         if kind == "VAR":
             return self._variable_may_be_null(expression)
@@ -144,7 +144,7 @@ class Scope:
         return True
 
     def _is_total(self, call: Node, arguments: list[Node]) -> bool:
-        """Whether a function gives no null when it is given none; some names do so for some types alone."""
+        """Return whether a function gives no null when it is given none; some do so for some types alone."""
         name = self.catalog.functions.get(call["funcid"])
         if name in ("lower", "upper"):  # of a range without a bound they are null
             return bool(call["funcresulttype"] == TEXT)
@@ -184,7 +184,7 @@ class Scope:
         return bool(variable["varnullingrels"]) or scope.entry_may_be_null(number, column)
 
     def entry_may_be_null(self, number: str, column: str) -> bool:
-        """Whether a column of a range table's entry may be null before any join of this query."""
+        """Return whether a column of a range table's entry may be null before any join of this query."""
         entry = self.entry(number)
         kind = entry["rtekind"]
         if int(column) <= 0:
@@ -200,7 +200,7 @@ class Scope:
         return True
 
     def inner(self, entry: Node) -> "Scope | None":
-        """The query behind a sub-query's or a common table expression's entry."""
+        """Return the query behind a sub-query's or a common table expression's entry."""
         if entry["rtekind"] == SUBQUERY:
             return self.inside(entry["subquery"])
         if entry["rtekind"] == CTE:
@@ -209,14 +209,14 @@ class Scope:
         return None
 
     def common_table(self, name: str) -> "Scope":
-        """A common table expression; the same object each time, so that recursion ends."""
+        """Return a common table expression; the same object each time, so that recursion ends."""
         if name not in self._tables:
             query = next(c["ctequery"] for c in self.query["cteList"] if c["ctename"] == name)
             self._tables[name] = self.inside(query)
         return self._tables[name]
 
     def ancestor(self, levels: str) -> "Scope":
-        """The query so many levels up."""
+        """Return the query so many levels up."""
         scope = self
         for _ in range(int(levels)):
             if scope.outer is None:
@@ -225,7 +225,7 @@ class Scope:
         return scope
 
     def filtered(self) -> set[tuple[str, str]]:
-        """The columns that `where` lets no null of through: `x is not null`, and what a comparison needs."""
+        """Return the columns of which `where` lets no null through: `x is not null`, or a comparison."""
         found: set[tuple[str, str]] = set()
         for condition in conjuncts(self.query["jointree"]["quals"] if self.query["jointree"] else None):
             parts: list[Node] = []
@@ -244,7 +244,7 @@ class Scope:
     # Origins
 
     def origins(self, expression: Any) -> set[Column]:
-        """Every column of a table that has a part in an expression's value, through sub-queries and all."""
+        """Return every column of a table that has a part in an expression's value, sub-queries included."""
         found: set[Column] = set()
         for node in walk_own(expression):
             if node[""] == "VAR":
@@ -255,7 +255,7 @@ class Scope:
         return found
 
     def entry_origins(self, number: str, column: str) -> set[Column]:
-        """The columns of tables behind a column of a range table's entry; all of a whole row's."""
+        """Return the columns of tables behind a column of a range table's entry; all of a whole row's."""
         entry = self.entry(number)
         kind, index = entry["rtekind"], int(column) - 1
         if kind == RELATION:
@@ -271,7 +271,7 @@ class Scope:
         return inner.all_origins(None if index < 0 else index)
 
     def all_origins(self, index: int | None = None) -> set[Column]:
-        """The columns of tables behind what comes out: at `index`, from 0, or all of it."""
+        """Return the columns of tables behind what comes out: at `index`, from 0, or all of it."""
         if index in self._visiting:  # a recursive query refers to itself
             return set()
         self._visiting.add(index)

@@ -49,7 +49,7 @@ PACKAGE = Path(__file__).parent.parent
 
 
 def check_source(queries: Sequence[Query]) -> list[Finding]:
-    """Everything that the source shows, without a database."""
+    """Find everything that the source shows, without a database."""
     found: list[Finding] = []
     used: set[str] = set()
     for path in sorted(PACKAGE.rglob("*.py")):
@@ -62,7 +62,7 @@ def check_source(queries: Sequence[Query]) -> list[Finding]:
 
 
 def check_module(path: Path, tree: ast.Module) -> list[Finding]:
-    """A driver imported, text sent, a query made or SQL written where that must not be."""
+    """Find a driver imported, text sent, a query made or SQL written where that must not be."""
     name = path.relative_to(PACKAGE).as_posix()
     called = {id(node.func): node for node in ast.walk(tree) if isinstance(node, ast.Call)}
     found: list[Finding] = []
@@ -80,7 +80,7 @@ def check_module(path: Path, tree: ast.Module) -> list[Finding]:
 
 
 def check_import(node: ast.AST, name: str) -> str | None:
-    """A driver in a file that is not on the list."""
+    """Return what was expected instead of a driver, in a file that is not on the list."""
     modules: list[str] = []
     if isinstance(node, ast.Import):
         modules = [alias.name for alias in node.names]
@@ -94,7 +94,7 @@ def check_import(node: ast.AST, name: str) -> str | None:
 
 
 def check_making(node: ast.AST, name: str) -> str | None:
-    """A Query that no .sql file has: made, changed, read out of text, or renamed to hide it."""
+    """Return what was expected instead of a Query that no .sql file has: made, changed, read, renamed."""
     made = False
     if isinstance(node, ast.ImportFrom):
         made = any(alias.name == "Query" and alias.asname for alias in node.names)
@@ -112,7 +112,7 @@ def check_making(node: ast.AST, name: str) -> str | None:
 
 
 def check_sending(node: ast.AST, call: ast.Call | None, name: str) -> str | None:
-    """Text on its way to the driver, or a method that could take it there later."""
+    """Return what was expected instead of text on its way to the driver, now or later."""
     if not isinstance(node, ast.Attribute) or node.attr not in SENDING or name in SENDERS:
         return None
     if call is None and node.attr == "cursor":  # a field of a list's query
@@ -124,7 +124,7 @@ def check_sending(node: ast.AST, call: ast.Call | None, name: str) -> str | None
 
 
 def check_text(node: ast.AST, name: str) -> str | None:
-    """SQL in a string, which may be put together out of parts."""
+    """Return what was expected instead of SQL in a string, which may be put together out of parts."""
     if isinstance(node, ast.JoinedStr):
         parts = [part.value if isinstance(part, ast.Constant) else "x" for part in node.values]
         text = "".join(map(str, parts))
@@ -136,7 +136,7 @@ def check_text(node: ast.AST, name: str) -> str | None:
 
 
 def report(path: Path, node: ast.AST, expected: str, found: str) -> Finding:
-    """A finding about a place in Python."""
+    """Make a finding about a place in Python."""
     return Finding(
         kind="text",
         file=name_file(path),
@@ -149,14 +149,14 @@ def report(path: Path, node: ast.AST, expected: str, found: str) -> Finding:
 
 
 def find_stars(query: Query) -> Iterator[Finding]:
-    """`select *`: what comes would change with the table."""
+    """Find `select *`: what comes would change with the table."""
     plain = TOKEN.sub(lambda token: token[0] if token["name"] else " " * len(token[0]), query.source)
     for star in STAR.finditer(plain):
         yield find(query, "column", "columns by name", "*", star.end() - 1)
 
 
 def find_unbound(queries: Sequence[Query]) -> list[Finding]:
-    """Queries of .sql files that no class declares: their whole file is not bound."""
+    """Find queries of .sql files that no class declares: their whole file is not bound."""
     bound = {query.path for query in queries}
     found: list[Finding] = []
     for path in sorted(find_folder("queries").glob("*.sql")):
@@ -187,5 +187,5 @@ def find_unused_snippets(folder: Path) -> list[Finding]:
 
 
 def is_checkout() -> bool:
-    """Whether the package is used out of its checkout, where what was proven can be written down."""
+    """Return whether the package is used out of its checkout, where what was proven can be written down."""
     return (CHECKOUT / "pyproject.toml").exists()

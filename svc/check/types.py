@@ -32,7 +32,7 @@ asyncpg's manual, "Type conversion"; integers, dates with times, JSON, enums and
 
 
 def split_optional(type_: Any) -> tuple[Any, bool]:
-    """A type without `| None` and `| UnsetType`, and whether it had one: UNSET is sent as null."""
+    """Return a type without `| None` and `| UnsetType`, and whether it had one: UNSET is sent as null."""
     if get_origin(type_) is Annotated and get_origin(get_args(type_)[0]) in (Union, UnionType):
         type_ = get_args(type_)[0]
     if get_origin(type_) not in (Union, UnionType):
@@ -42,14 +42,14 @@ def split_optional(type_: Any) -> tuple[Any, bool]:
 
 
 def describe(type_: Any) -> str:
-    """A type as one would write it."""
+    """Return a type as one would write it."""
     if isinstance(type_, type) and not get_args(type_):
         return type_.__name__
     return str(type_).replace("typing.", "").replace("datetime.", "")
 
 
 def fits(type_: Any, name: str, labels: Sequence[str] | None, *, into_database: bool) -> bool:
-    """Whether a Python type, which is not optional, fits PostgreSQL's type of that name.
+    """Return whether a Python type, which is not optional, fits PostgreSQL's type of that name.
 
     `labels` are an enum's. `into_database` tells a parameter from a column: what goes in must never be too
     large for its place, what comes out must never be more than the type promises.
@@ -83,7 +83,7 @@ def fits(type_: Any, name: str, labels: Sequence[str] | None, *, into_database: 
 
 
 def split_annotated(type_: Any) -> tuple[Any, list[Meta]]:
-    """A type and what msgspec is told of it."""
+    """Return a type and what msgspec is told of it."""
     if get_origin(type_) is not Annotated:
         return type_, []
     bare, *rest = get_args(type_)
@@ -92,7 +92,7 @@ def split_annotated(type_: Any) -> tuple[Any, list[Meta]]:
 
 
 def integer_fits(metas: Sequence[Meta], name: str, into_database: bool) -> bool:
-    """An int without bounds stands for int8's range; a narrower parameter needs bounds that fit."""
+    """Return whether an int fits: without bounds it has int8's range, too large for narrower parameters."""
     if name not in INTEGERS:
         return False
     if not into_database or name == "int8":
@@ -103,7 +103,7 @@ def integer_fits(metas: Sequence[Meta], name: str, into_database: bool) -> bool:
 
 
 def enum_fits(type_: Any, labels: Sequence[str], into_database: bool) -> bool:
-    """Every label that may pass must exist on the other side. Text fits what comes out."""
+    """Return whether every label that may pass exists on the other side. Text fits what comes out."""
     if get_origin(type_) is Literal:
         values = set(get_args(type_))
     elif isinstance(type_, type) and issubclass(type_, enum.StrEnum):
@@ -114,7 +114,7 @@ def enum_fits(type_: Any, labels: Sequence[str], into_database: bool) -> bool:
 
 
 def json_fits(type_: type, name: str, into_database: bool) -> bool:
-    """jsonb goes in as a checked object; either comes out unparsed."""
+    """Return whether JSON fits: jsonb goes in as a checked object, either comes out unparsed."""
     if into_database:
         return name == "jsonb" and (issubclass(type_, JsonObject) or issubclass(type_, Mapping))
     return type_ is Raw

@@ -44,15 +44,15 @@ class Executor(Protocol):
     """What runs queries: a Database, or one transaction on it."""
 
     async def fetch_one(self, query: Query, arguments: Sequence[object]) -> Row | None:
-        """The first row, or None."""
+        """Return the first row, or None."""
         ...
 
     async def fetch_all(self, query: Query, arguments: Sequence[object]) -> Sequence[Row]:
-        """All rows."""
+        """Return all rows."""
         ...
 
     async def change(self, query: Query, arguments: Sequence[object]) -> int:
-        """The number of rows that were changed."""
+        """Return the number of rows that were changed."""
         ...
 
 
@@ -67,12 +67,12 @@ class Signature(Struct, frozen=True):
 
     @property
     def columns(self) -> tuple[str, ...] | None:
-        """The columns that a row must have; None for a scalar, whose column may have any name."""
+        """Return the columns that a row must have; None for a scalar, whose column may have any name."""
         return self.row.__struct_fields__ if is_struct(self.row) else None
 
 
 def read_signature(name: str, method: Callable[..., Any]) -> Signature:
-    """Reads a method's annotations."""
+    """Read a method's annotations."""
     hints = get_type_hints(method, include_extras=True)
     result = hints.pop("return")
     many = get_origin(result) is list
@@ -104,7 +104,7 @@ class Queries(Protocol):
 
     @classmethod
     def pairs(cls) -> list[tuple[Query, Signature]]:
-        """Each query with its signature. Raises QueryError with all that is missing or differs on a side."""
+        """Return each query with its signature. Raise QueryError with all that is missing or differs."""
         pairs, wrong = cls.read()
         if wrong:
             raise QueryError(wrong)
@@ -112,7 +112,7 @@ class Queries(Protocol):
 
     @classmethod
     def read(cls) -> tuple[list[tuple[Query, Signature]], list[Mismatch]]:
-        """Each query that fits its signature, and what does not fit."""
+        """Read each query that fits its signature, and what does not fit."""
         methods = {n: m for n, m in vars(cls).items() if callable(m) and not n.startswith("_")}
         wrong: list[Mismatch] = []
         try:
@@ -148,7 +148,7 @@ RESULTS: dict[Kind, str] = {
 
 
 def compare(query: Query, signature: Signature) -> Iterator[Mismatch]:
-    """What of a query and its signature disagrees, as far as that shows without a database."""
+    """Yield what of a query and its signature disagrees, as far as it shows without a database."""
 
     def differ(expected: str, found: str) -> Mismatch:
         return Mismatch(query.path, query.line, query.name, expected, found)
@@ -172,7 +172,7 @@ def compare(query: Query, signature: Signature) -> Iterator[Mismatch]:
 
 
 def result_fits(kind: Kind, signature: Signature) -> bool:
-    """Whether a signature's result is of its query's kind."""
+    """Return whether a signature's result is of its query's kind."""
     if kind == "one":
         return signature.row is not None and not signature.many
     if kind == "many":
