@@ -12,8 +12,8 @@ from svc.postgres.snippets import TOKEN, Mismatch
 from svc.postgres.statements import Query
 
 Kind = Literal[
-    "sql", "parameter", "column", "nullability", "null-parameter", "secret", "cardinality", "plan", "mark",
-    "text", "unused", "signature", "wiring", "rollout", "proof",
+    "sql", "parameter", "column", "nullability", "null-parameter", "secret", "cardinality", "plan",
+    "annotation", "text", "unused", "signature", "wiring", "rollout", "proof",
 ]  # fmt: skip
 
 
@@ -90,7 +90,7 @@ def find_parameter(query: Query, name: str) -> int:
 
 
 def find_position(query: Query, position: int) -> int:
-    """Return where a character of the sent SQL, from 1 as PostgreSQL counts, stands in the source, from 0."""
+    """Return where in the source, from 0, a character of the sent SQL stands, which counts from 1."""
     shift, sent = 0, position - 1
     for token in TOKEN.finditer(query.source):
         if token["name"]:
@@ -103,6 +103,6 @@ def find_position(query: Query, position: int) -> int:
 
 
 def find_column(query: Query, name: str) -> int | None:
-    """Return where a column's name last stands in the source before `from`, if it is written out at all."""
+    """Return where a column's name first stands in the source, if it is written out at all."""
     places = [match.start() for match in re.finditer(rf"\b{re.escape(name)}\b", query.source)]
     return places[0] if places else None

@@ -85,7 +85,7 @@ end $$
 
 
 async def fill(connection: Connection, schema: Schema, used: set[str], rows: int = ROWS) -> None:
-    """Put rows into every table that is used, and analyses it. Where checks refuse them, the checks go."""
+    """Put rows into every table that is used, and analyse it. Where checks refuse them, the checks go."""
     labels = {enum.name: enum.labels for enum in await CatalogQueries.bind(connection).list_enum_labels()}
     tables: dict[str, list[Column]] = {}
     for column in schema.catalog.columns.values():
@@ -110,7 +110,7 @@ async def fill(connection: Connection, schema: Schema, used: set[str], rows: int
 
 
 def filler(column: Column, labels: Mapping[str, Sequence[str]]) -> str | None:
-    """Return the value for row `n` of a column, if its type has one; a reference stays null if it can."""
+    """Return the value for row `n`, if its type has one; a reference stays null where it can."""
     if column.foreign_key and not column.not_null:
         return None
     value = FILLERS.get(column.type.partition("(")[0])
@@ -144,7 +144,7 @@ class Experiment:
         self.parameters = declared_parameters(query, signature)
 
     async def run(self) -> list[Finding]:
-        """Return what shows: nulls that a column refuses, marks that lie, hot queries without an index."""
+        """Find nulls that a column refuses, annotations that lie, hot queries that read whole tables."""
         statement = await self.connection.prepare(self.query.sql)
         types = statement.get_parameters()
         if EXPLAIN.match(self.query.sql):
@@ -153,7 +153,7 @@ class Experiment:
         for samples in SAMPLES:
             found += await self._try_nulls([self._sample(type_, samples) for type_ in types])
         found = list(dict.fromkeys(found))
-        if "hot" in self.query.marks:
+        if "hot" in self.query.annotations:
             found += await self._check_plan([type_name(type_) for type_ in types])
         return found
 
@@ -193,7 +193,7 @@ class Experiment:
                 if not nulls:
                     break
             else:
-                found += self._check_marks(rows)
+                found += self._check_annotations(rows)
         return found
 
     async def _run_and_undo(self, arguments: list[object]) -> list[Any]:
@@ -209,16 +209,18 @@ class Experiment:
         finally:
             await transaction.rollback()
 
-    def _check_marks(self, rows: list[Any]) -> Iterator[Finding]:
-        for name in self.query.marks.get("not_null", "").replace(",", " ").split():
+    def _check_annotations(self, rows: list[Any]) -> Iterator[Finding]:
+        for name in self.query.annotations.get("not_null", "").replace(",", " ").split():
             values = [row[name] for row in rows if name in row.keys()]  # noqa: SIM118
             if self.query.kind == "columns":
                 values = [element for array in values for element in ([None] if array is None else array)]
             if None in values:
-                yield find(self.query, "mark", f"{name} is never null, as @not_null says", f"{name} was null")
+                yield find(
+                    self.query, "annotation", f"{name} is never null, as @not_null says", f"{name} was null"
+                )
 
     async def _check_plan(self, types: list[str]) -> list[Finding]:
-        """Return the plan for parameters that are not known: what every later execution uses."""
+        """Check the plan for parameters that are not known: what every later execution uses."""
         declared = f" ({', '.join(types)})" if types else ""
         arguments = f" ({', '.join(['null'] * len(types))})" if types else ""
         await self.connection.execute("set plan_cache_mode = force_generic_plan")
@@ -233,7 +235,7 @@ class Experiment:
             find(
                 self.query,
                 "plan",
-                f"an index on {scan['Relation Name']}, since it is marked @hot",
+                f"an index on {scan['Relation Name']}, since it is @hot",
                 "it reads the whole table",
             )
             for scan in scans

@@ -73,12 +73,12 @@ class Proof:
         self.facts = Facts({}, [], {})
 
     async def run(self, answered: set[type]) -> list[Finding]:
-        """Return what can be said without running it. `answered` are the structs that a response may hold."""
+        """Find what shows without running it. `answered` are the structs that a response may hold."""
         try:
             statement = await self.connection.prepare(self.query.sql)
         except asyncpg.PostgresError as error:
             return [self._explain(error)]
-        found = [*self._check_marks(statement), *self._check_parameters(statement)]
+        found = [*self._check_annotations(statement), *self._check_parameters(statement)]
         try:
             scope = await self._analyse(statement)
         except asyncpg.PostgresError as error:
@@ -107,14 +107,14 @@ class Proof:
         at = find_position(self.query, int(position)) if position else None
         return find(self.query, "sql", "a statement that prepares", f"{error.sqlstate} {error.args[0]}", at)
 
-    def _check_marks(self, statement: "PreparedStatement[Any]") -> Iterator[Finding]:
-        for mark, said in self.query.marks.items():
+    def _check_annotations(self, statement: "PreparedStatement[Any]") -> Iterator[Finding]:
+        for annotation, said in self.query.annotations.items():
             names = [attribute.name for attribute in statement.get_attributes()]
             named = said.replace(",", " ").split()
-            if mark not in ("hot", "not_null"):
-                yield find(self.query, "mark", "@hot or @not_null", f"@{mark}")
-            elif mark == "not_null" and (not named or not set(named) <= set(names)):
-                yield find(self.query, "mark", f"columns out of {', '.join(names)}", said or "none")
+            if annotation not in ("hot", "not_null"):
+                yield find(self.query, "annotation", "@hot or @not_null", f"@{annotation}")
+            elif annotation == "not_null" and (not named or not set(named) <= set(names)):
+                yield find(self.query, "annotation", f"columns out of {', '.join(names)}", said or "none")
 
     def _check_parameters(self, statement: "PreparedStatement[Any]") -> Iterator[Finding]:
         for name, type_ in zip(self.query.parameters, statement.get_parameters(), strict=True):
@@ -141,7 +141,7 @@ class Proof:
                 yield find(self.query, "parameter", f"a column {field} out of :{name}", column, at)
 
     async def _analyse(self, statement: "PreparedStatement[Any]") -> Scope:
-        """Return the query's tree, out of a function that holds it for a moment."""
+        """Read the query's tree out of a function that holds it for a moment."""
         types = ", ".join(type_name(type_) for type_ in statement.get_parameters())
         body = find_body(self.query.sql)
         await self.connection.execute(
@@ -206,12 +206,19 @@ class Proof:
     def _check_nullability(self, nullable: bool, name: str, type_: Any) -> Iterator[Finding]:
         _, optional = split_optional(type_)
         label, at = f"{name}: {describe(type_)}", find_column(self.query, name)
-        marked = name in self.query.marks.get("not_null", "").replace(",", " ").split()
-        if marked and not nullable:
-            yield find(self.query, "mark", f"no mark: {name} is never null", "@not_null", at, warning=True)
-        if nullable and not optional and not marked:
+        annotated = name in self.query.annotations.get("not_null", "").replace(",", " ").split()
+        if annotated and not nullable:
+            yield find(
+                self.query,
+                "annotation",
+                f"no annotation: {name} is never null",
+                "@not_null",
+                at,
+                warning=True,
+            )
+        if nullable and not optional and not annotated:
             yield find(self.query, "nullability", label, f"{name} may be null", at)
-        if optional and is_struct(self.signature.row) and (marked or not nullable):
+        if optional and is_struct(self.signature.row) and (annotated or not nullable):
             yield find(self.query, "nullability", label, f"{name} is never null", at, warning=True)
 
     def _check_secrets(self, scope: Scope, answered: set[type]) -> Iterator[Finding]:
@@ -269,7 +276,7 @@ PRIVILEGE_OFFSET = 7
 
 
 def find_facts(scope: Scope, keys: set[str]) -> Facts:
-    """Return every column that a query reads or writes: the list of what it needs permission for has them."""
+    """Return the columns that a query reads or writes: those that it needs permission for."""
     columns: dict[str, str] = {}
     inserts: dict[str, list[str]] = {}
     for node in walk(scope.query):

@@ -29,7 +29,7 @@ class Shape(NamedTuple):
 
 
 def read_git(*arguments: str) -> str:
-    """Return what git prints. Raises RolloutError."""
+    """Return what git prints. Raise RolloutError."""
     command = ["git", "-C", str(CHECKOUT), *arguments]
     ran = subprocess.run(command, capture_output=True, text=True)
     if ran.returncode:
@@ -47,7 +47,7 @@ class Release(NamedTuple):
 
 
 def read_release(revision: str) -> Release:
-    """Read another revision out of git. Raises RolloutError."""
+    """Read another revision out of git. Raise RolloutError."""
     commit = read_git("rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}").strip()
     files = read_git("ls-tree", "-r", "--name-only", commit, "queries", "migrations").split("\n")
     texts = {
@@ -80,7 +80,7 @@ async def read_shape(connection: Connection, query: Query) -> Shape | asyncpg.Po
 
 
 async def check_rollout(config: Config, release: Release, new: Sequence[Query]) -> list[Finding]:
-    """Prepare the old release's queries on the new schema; then takes the new migrations back one by one
+    """Prepare the old release's queries on the new schema; then take the new migrations back one by one
     and prepares the new queries after each. The scratch database is left on the old schema.
     """
     added = [name for name in read_files() if name not in release.migrations]
@@ -101,7 +101,7 @@ async def check_rollout(config: Config, release: Release, new: Sequence[Query]) 
 
 
 async def find_unfilled(config: Config, release: Release) -> list[Finding]:
-    """Old inserts that leave out a column which needs a value now: they prepare, and then fail."""
+    """Find old inserts that leave out a column which needs a value now: they prepare, and then fail."""
     connection = await connect(config)
     columns = await CatalogQueries.bind(connection).list_columns(system=False)
     await connection.close()
@@ -120,7 +120,7 @@ async def find_unfilled(config: Config, release: Release) -> list[Finding]:
 
 
 async def on_own_connection(config: Config, query: Query) -> Shape | asyncpg.PostgresError:
-    """Return a connection each: what one has prepared must not outlive a migration."""
+    """Read a shape on a connection of its own: what one has prepared must not outlive a migration."""
     connection = await connect(config)
     try:
         return await read_shape(connection, query)
@@ -134,7 +134,7 @@ def compare(
     on_new: Shape | asyncpg.PostgresError,
     on_old: Shape | asyncpg.PostgresError,
 ) -> list[Finding]:
-    """Return what an old query finds different on the new schema."""
+    """Find what differs for an old query on the new schema."""
     if isinstance(on_new, asyncpg.PostgresError):
         return [explain(query, on_new, f"a query of {revision} that prepares on the new schema")]
     if isinstance(on_old, Shape) and on_new != on_old:
@@ -143,7 +143,7 @@ def compare(
 
 
 def explain(query: Query, error: asyncpg.PostgresError, expected: str, warning: bool = False) -> Finding:
-    """Return a finding out of PostgreSQL's error, at its place in the SQL."""
+    """Make a finding of PostgreSQL's error, at its place in the SQL."""
     position = getattr(error, "position", None)
     at = find_position(query, int(position)) if position else None
     return find(query, "rollout", expected, f"{error.sqlstate} {error.args[0]}", at, warning)

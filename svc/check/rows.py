@@ -12,7 +12,7 @@ VALUES, RESULT = "5", "8"
 
 
 def is_single(scope: Scope, used: set[str]) -> bool:
-    """Return whether there is at most one row: by a limit, an aggregate, unique keys, or no table.
+    """Return whether there is at most one row: by a limit, an aggregate, no table, or a unique key for each.
 
     The keys that were needed for it go into `used`.
     """
@@ -28,7 +28,7 @@ def is_single(scope: Scope, used: set[str]) -> bool:
 
 
 def has_limit_one(query: Node) -> bool:
-    """`limit 1` or `limit 0`, written out: a constant, perhaps cast."""
+    """Return whether it has `limit 1` or `limit 0`, written out: a constant, perhaps cast."""
     if query["limitOption"] != "0":  # with ties
         return False
     constants = [
@@ -41,7 +41,7 @@ def has_limit_one(query: Node) -> bool:
 
 
 def inserts_one(scope: Scope, used: set[str]) -> bool:
-    """`values` with one row, or a sub-query of one."""
+    """Return whether an insert is of `values` with one row, or of a sub-query of one."""
     sources = [scope.entry(number) for number in references(scope.query["jointree"])]
     for entry in sources:
         if entry["rtekind"] == VALUES and len(entry["values_lists"]) > 1:
@@ -53,7 +53,7 @@ def inserts_one(scope: Scope, used: set[str]) -> bool:
 
 
 def joins_one(scope: Scope, used: set[str]) -> bool:
-    """Return whether each table of a join is held to one row by values known before it, in some order."""
+    """Return whether, in some order, each table is held to one row by values that are known before it."""
     conditions = list(find_conditions(scope.query["jointree"]))
     waiting, single = references(scope.query["jointree"]), set[str]()
     while found := {n for n in waiting if entry_is_single(scope, n, conditions, single, used)}:

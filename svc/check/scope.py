@@ -75,7 +75,7 @@ class Scope:
 
     @property
     def targets(self) -> list[Node]:
-        """The columns that come out, in order."""
+        """Return the columns that come out, in order."""
         listed: list[Node] = (
             self.query["targetList"] if self.query["commandType"] == "1" else self.query["returningList"]
         ) or []
@@ -226,7 +226,7 @@ class Scope:
         return scope
 
     def filtered(self) -> set[tuple[str, str]]:
-        """Return the columns that `where` lets no null of through, by `x is not null` or a comparison."""
+        """Return the columns of which `where` lets no null through: `x is not null`, or a comparison."""
         found: set[tuple[str, str]] = set()
         for condition in conjuncts(self.query["jointree"]["quals"] if self.query["jointree"] else None):
             parts: list[Node] = []
@@ -245,7 +245,7 @@ class Scope:
     # Origins
 
     def origins(self, expression: Any) -> set[Column]:
-        """Return every column of a table that has a part in an expression's value, through sub-queries."""
+        """Return every column of a table that has a part in an expression's value, sub-queries included."""
         found: set[Column] = set()
         for node in walk_own(expression):
             if node[""] == "VAR":

@@ -48,7 +48,7 @@ PACKAGE = Path(__file__).parent.parent
 
 
 def check_source(queries: Sequence[Query]) -> list[Finding]:
-    """Everything that the source shows, without a database."""
+    """Find everything that the source shows, without a database."""
     found: list[Finding] = []
     used: set[str] = set()
     names = {query.name for query in queries}
@@ -105,7 +105,7 @@ def is_transaction(expression: ast.expr) -> bool:
 
 
 def check_import(node: ast.AST, name: str) -> str | None:
-    """Find a driver in a file that is not on the list."""
+    """Return what was expected instead of a driver, in a file that is not on the list."""
     modules: list[str] = []
     if isinstance(node, ast.Import):
         modules = [alias.name for alias in node.names]
@@ -119,7 +119,7 @@ def check_import(node: ast.AST, name: str) -> str | None:
 
 
 def check_making(node: ast.AST, name: str) -> str | None:
-    """Find a Query that no .sql file has: made, changed, read out of text, or renamed to hide it."""
+    """Return what was expected instead of a Query that no .sql file has: made, changed, read, renamed."""
     made = False
     if isinstance(node, ast.ImportFrom):
         made = any(alias.name == "Query" and alias.asname for alias in node.names)
@@ -137,7 +137,7 @@ def check_making(node: ast.AST, name: str) -> str | None:
 
 
 def check_sending(node: ast.AST, call: ast.Call | None, name: str) -> str | None:
-    """Return text on its way to the driver, or a method that could take it there later."""
+    """Return what was expected instead of text on its way to the driver, now or later."""
     if not isinstance(node, ast.Attribute) or node.attr not in SENDING or name in SENDERS:
         return None
     if call is None and node.attr == "cursor":  # a field of a list's query
@@ -149,7 +149,7 @@ def check_sending(node: ast.AST, call: ast.Call | None, name: str) -> str | None
 
 
 def check_text(node: ast.AST, name: str) -> str | None:
-    """Find SQL in a string, which may be put together out of parts."""
+    """Return what was expected instead of SQL in a string, which may be put together out of parts."""
     if isinstance(node, ast.JoinedStr):
         parts = [part.value if isinstance(part, ast.Constant) else "x" for part in node.values]
         text = "".join(map(str, parts))
@@ -161,7 +161,7 @@ def check_text(node: ast.AST, name: str) -> str | None:
 
 
 def report(path: Path, node: ast.AST, expected: str, found: str) -> Finding:
-    """Return a finding about a place in Python."""
+    """Make a finding about a place in Python."""
     return Finding(
         kind="text",
         file=name_file(path),
@@ -174,14 +174,14 @@ def report(path: Path, node: ast.AST, expected: str, found: str) -> Finding:
 
 
 def find_stars(query: Query) -> Iterator[Finding]:
-    """`select *`: what comes would change with the table."""
+    """Find `select *`: what comes would change with the table."""
     plain = TOKEN.sub(lambda token: token[0] if token["name"] else " " * len(token[0]), query.source)
     for star in STAR.finditer(plain):
         yield find(query, "column", "columns by name", "*", star.end() - 1)
 
 
 def find_unbound(queries: Sequence[Query]) -> list[Finding]:
-    """Return queries of .sql files that no class declares: their whole file is not bound."""
+    """Find queries of .sql files that no class declares: their whole file is not bound."""
     bound = {query.path for query in queries}
     found: list[Finding] = []
     for path in sorted(find_folder("queries").glob("*.sql")):

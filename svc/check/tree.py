@@ -17,14 +17,14 @@ TOKEN = re.compile(r'[{}()]|\[[^\]]*\]|"(?:\\.|[^"\\])*"|(?:\\.|[^\s(){}\\])+')
 
 
 def parse_tree(text: str) -> Node:
-    """Return the one query of a function body, as `pg_proc.prosqlbody` prints it."""
+    """Read the one query of a function body, as `pg_proc.prosqlbody` prints it."""
     tokens = iter(TOKEN.findall(text))
     ((query,),) = read_value(next(tokens), tokens)
     return query  # type: ignore[no-any-return]
 
 
 def read_value(token: str, tokens: Iterator[str]) -> Any:
-    """Return a node, a list, or a plain value."""
+    """Read a node, a list, or a plain value."""
     if token == "{":
         return read_node(tokens)
     if token == "(":
@@ -33,13 +33,13 @@ def read_value(token: str, tokens: Iterator[str]) -> Any:
 
 
 def read_list(tokens: Iterator[str]) -> list[Any]:
-    """Return the rest of a list. A list of numbers begins with a letter for their kind, which is left out."""
+    """Read the rest of a list. A list of numbers begins with a letter for their kind, which is left out."""
     values = [read_value(token, tokens) for token in iter(tokens.__next__, ")")]
     return values[1:] if values and values[0] in ("b", "i", "o") else values
 
 
 def read_node(tokens: Iterator[str]) -> Node:
-    """Return the rest of a node. Of a value in two parts, as a constant's is, the last counts."""
+    """Read the rest of a node. Of a value in two parts, as a constant's is, the last counts."""
     node: Node = {"": next(tokens)}
     field = ""
     for token in iter(tokens.__next__, "}"):
@@ -52,7 +52,7 @@ def read_node(tokens: Iterator[str]) -> Node:
 
 
 def walk(value: Any, *, into_queries: bool = True) -> Iterator[Node]:
-    """Yield every node in a value, outermost first; a query's inside, of another scope, may be left out."""
+    """Yield every node in a value, outermost first; what is in queries, another scope, may be left out."""
     if isinstance(value, dict):
         node = cast("Node", value)
         yield node
@@ -93,5 +93,5 @@ def conjuncts(condition: Any) -> Iterator[Node]:
 
 
 def walk_own(value: Any) -> Iterator[Node]:
-    """Return every node of this scope: sub-queries themselves, but not what is in them."""
+    """Yield every node of this scope: sub-queries themselves, but not what is in them."""
     return walk(value, into_queries=False)

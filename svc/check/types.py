@@ -92,7 +92,7 @@ def split_annotated(type_: Any) -> tuple[Any, list[Meta]]:
 
 
 def integer_fits(metas: Sequence[Meta], name: str, into_database: bool) -> bool:
-    """Return an int without bounds stands for int8's range; a narrower parameter needs bounds that fit."""
+    """Return whether an int fits: without bounds it has int8's range, too large for narrower parameters."""
     if name not in INTEGERS:
         return False
     if not into_database or name == "int8":
@@ -103,7 +103,7 @@ def integer_fits(metas: Sequence[Meta], name: str, into_database: bool) -> bool:
 
 
 def enum_fits(type_: Any, labels: Sequence[str], into_database: bool) -> bool:
-    """Return every label that may pass must exist on the other side. Text fits what comes out."""
+    """Return whether every label that may pass exists on the other side. Text fits what comes out."""
     if get_origin(type_) is Literal:
         values = set(get_args(type_))
     elif isinstance(type_, type) and issubclass(type_, enum.StrEnum):
@@ -114,7 +114,7 @@ def enum_fits(type_: Any, labels: Sequence[str], into_database: bool) -> bool:
 
 
 def json_fits(type_: type, name: str, into_database: bool) -> bool:
-    """jsonb goes in as a checked object; either comes out unparsed."""
+    """Return whether JSON fits: jsonb goes in as a checked object, either comes out unparsed."""
     if into_database:
         return name == "jsonb" and (issubclass(type_, JsonObject) or issubclass(type_, Mapping))
     return type_ is Raw

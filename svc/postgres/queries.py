@@ -67,7 +67,7 @@ class Signature(Struct, frozen=True):
 
     @property
     def columns(self) -> tuple[str, ...] | None:
-        """The columns that a row must have; None for a scalar, whose column may have any name."""
+        """Return the columns that a row must have; None for a scalar, whose column may have any name."""
         return self.row.__struct_fields__ if is_struct(self.row) else None
 
 
@@ -104,7 +104,7 @@ class Queries(Protocol):
 
     @classmethod
     def pairs(cls) -> list[tuple[Query, Signature]]:
-        """Return each query with its signature. Raises QueryError with all that is missing or differs."""
+        """Return each query with its signature. Raise QueryError with all that is missing or differs."""
         pairs, wrong = cls.read()
         if wrong:
             raise QueryError(wrong)
@@ -112,7 +112,7 @@ class Queries(Protocol):
 
     @classmethod
     def read(cls) -> tuple[list[tuple[Query, Signature]], list[Mismatch]]:
-        """Return each query that fits its signature, and what does not fit."""
+        """Read each query that fits its signature, and what does not fit."""
         methods = {n: m for n, m in vars(cls).items() if callable(m) and not n.startswith("_")}
         wrong: list[Mismatch] = []
         try:
@@ -148,7 +148,7 @@ RESULTS: dict[Kind, str] = {
 
 
 def compare(query: Query, signature: Signature) -> Iterator[Mismatch]:
-    """Yield what of a query and its signature disagrees, as far as that shows without a database."""
+    """Yield what of a query and its signature disagrees, as far as it shows without a database."""
 
     def differ(expected: str, found: str) -> Mismatch:
         return Mismatch(query.path, query.line, query.name, expected, found)

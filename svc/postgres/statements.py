@@ -49,8 +49,9 @@ class Query(Struct, frozen=True):
     """One statement of a .sql file.
 
     `source` is the statement with its snippets put in, and `pieces` say where its parts come from. `sql` has
-    `$1`, `$2`, … where `source` has `:name`; `parameters` holds the names in that order. `marks` are what the
-    header promises to the check: `-- @hot`, `-- @not_null: column`. What only `reads` may be run twice.
+    `$1`, `$2`, … where `source` has `:name`; `parameters` holds the names in that order. `annotations` are
+    what the header promises to the check: `-- @hot`, `-- @not_null: column`. What only `reads` may be run
+    twice.
     """
 
     name: str
@@ -62,7 +63,7 @@ class Query(Struct, frozen=True):
     line: int
     source: str
     pieces: tuple[Piece, ...]
-    marks: dict[str, str]
+    annotations: dict[str, str]
     reads: bool
 
     def __str__(self) -> str:
@@ -70,7 +71,7 @@ class Query(Struct, frozen=True):
 
 
 NAMED = re.compile(r" *(\w+) +:(one|many|columns|exec|execrows) *")
-MARK = re.compile(r"-- @(\w+):? *(.*?) *")
+ANNOTATION = re.compile(r"-- @(\w+):? *(.*?) *")
 WRITES = re.compile(r"\b(insert|update|delete|merge|lock|truncate|copy|call|do)\b", re.IGNORECASE)
 
 
@@ -114,7 +115,7 @@ def parse(block: Block, path: Path, snippets: Snippets) -> Query:
         expected = "-- name: get_user :one (or :many, :columns, :exec, :execrows)"
         raise QueryError([Mismatch(path, block.line, "-", expected, block.header or "SQL")])
     count = count_comments(block.lines)
-    comments = [(text, MARK.fullmatch(text)) for text in block.lines[:count]]
+    comments = [(text, ANNOTATION.fullmatch(text)) for text in block.lines[:count]]
     statement, rest = split_statement("\n".join(block.lines[count:]))
     source = Source(named[1], path, block.line, block.line + 1 + count, statement)
     if not statement or rest:
@@ -126,8 +127,8 @@ def parse(block: Block, path: Path, snippets: Snippets) -> Query:
     return Query(
         name=named[1],
         kind=cast("Kind", named[2]),
-        doc=" ".join(text.removeprefix("--").strip() for text, mark in comments if not mark),
-        marks=read_marks([mark for _, mark in comments if mark]),
+        doc=" ".join(text.removeprefix("--").strip() for text, found in comments if not found),
+        annotations=read_annotations([found for _, found in comments if found]),
         sql=sql,
         parameters=parameters,
         path=path,
@@ -149,11 +150,11 @@ def number(statement: str) -> tuple[str, tuple[str, ...]]:
     return TOKEN.sub(replace, statement), tuple(parameters)
 
 
-def read_marks(marks: list[re.Match[str]]) -> dict[str, str]:
-    """Return each mark with what it says, all of its lines together."""
+def read_annotations(annotations: list[re.Match[str]]) -> dict[str, str]:
+    """Return each annotation with what it says, all of its lines together."""
     found: dict[str, str] = {}
-    for mark in marks:
-        found[mark[1]] = f"{found[mark[1]]}, {mark[2]}" if mark[1] in found else mark[2]
+    for name, said in (annotation.groups() for annotation in annotations):
+        found[name] = f"{found[name]}, {said}" if name in found else said
     return found
 
 

@@ -180,25 +180,25 @@ def test_a_field_that_is_looser_than_its_elements_is_a_warning(made: Made) -> No
     )
 
 
-MARKS = [
+ANNOTATIONS = [
     ("name", select(name="coalesce(array_agg(nullif(name, '')), '{}')"), []),
-    ("name", select(name="coalesce(array_agg(nullif(name, 'v7')), '{}')"), [("mark", "name was null")]),
-    ("name", select(name="coalesce(array_agg(motto), '{}')"), [("mark", "name was null")]),
-    ("name", select(), [("mark", "@not_null")]),
+    ("name", select(name="coalesce(array_agg(nullif(name, 'v7')), '{}')"), [("annotation", "name was null")]),
+    ("name", select(name="coalesce(array_agg(motto), '{}')"), [("annotation", "name was null")]),
+    ("name", select(), [("annotation", "@not_null")]),
     ("name", select(name="array_agg(nullif(name, ''))"), [
-        ("nullability", "name may be null as a whole"), ("mark", "name was null"),
+        ("nullability", "name may be null as a whole"), ("annotation", "name was null"),
     ]),
     ("motto", select(motto="array_agg(name) filter (where :some)"), [
-        ("nullability", "motto is never null"), ("mark", "motto was null"),
+        ("nullability", "motto is never null"), ("annotation", "motto was null"),
     ]),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("mark", "statement", "said"), MARKS)
-def test_a_mark_is_about_the_elements_and_is_tried(
-    made: Made, mark: str, statement: str, said: list[tuple[str, str]]
+@pytest.mark.parametrize(("annotation", "statement", "said"), ANNOTATIONS)
+def test_an_annotation_is_about_the_elements_and_is_tried(
+    made: Made, annotation: str, statement: str, said: list[tuple[str, str]]
 ) -> None:
-    found = check(made, list_teams, statement, header=f"-- @not_null: {mark}\n")
+    found = check(made, list_teams, statement, header=f"-- @not_null: {annotation}\n")
     assert [(each.kind, each.found) for each in found] == said
 
 

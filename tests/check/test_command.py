@@ -181,7 +181,7 @@ def test_a_checkout_with_no_more_than_warnings_agrees(after: After) -> None:
     ran = after("a warning")
     assert (ran.code, ran.find()) == (0, [])
     assert ran.find(warning=True) == [
-        ran.place("mark", "queries/api_keys.sql", "list_api_keys", "select id, name")
+        ran.place("annotation", "queries/api_keys.sql", "list_api_keys", "select id, name")
     ]
     headers = [re.findall("^-- name:", file.read_text(), re.M) for file in CHECKOUT.glob("queries/*.sql")]
     report = msgspec.json.decode(ran.out)

@@ -65,9 +65,9 @@ async def run_sql(url: DatabaseUrl, text: str) -> None:
     await connection.close()
 
 
-def pair(method: Any, statement: str, kind: str = "many", marks: str = "") -> tuple[Query, Signature]:
+def pair(method: Any, statement: str, kind: str = "many", annotations: str = "") -> tuple[Query, Signature]:
     """A query of a file, and its signature."""
-    text = f"-- name: {method.__name__} :{kind}\n{marks}-- For a test.\n{statement};\n"
+    text = f"-- name: {method.__name__} :{kind}\n{annotations}-- For a test.\n{statement};\n"
     (query,) = read_queries(text, Path("made.sql")).values()
     return query, read_signature(method.__name__, method)
 

@@ -1,4 +1,4 @@
-"""What `svc check` finds on filled tables: nulls that are refused, marks that lie, indexes not used."""
+"""What `svc check` finds on filled tables: nulls that are refused, annotations that lie, indexes not used."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator
@@ -78,9 +78,9 @@ TYPES = {
 }  # fmt: skip
 
 
-def query(statement: str, kind: str = "exec", row: Any = None, marks: str = "", **types: Any) -> Pair:
-    """A query, which begins on line 2 unless there are marks, and its signature."""
-    text = f"-- name: made :{kind}\n{marks}{statement};\n"
+def query(statement: str, kind: str = "exec", row: Any = None, annotations: str = "", **types: Any) -> Pair:
+    """A query, which begins on line 2 unless there are annotations, and its signature."""
+    text = f"-- name: made :{kind}\n{annotations}{statement};\n"
     (parsed,) = read_queries(text, Path("made.sql")).values()
     names = [name.partition(".")[0] for name in parsed.parameters]
     return parsed, Signature("made", {n: (TYPES | types)[n] for n in names}, row, kind == "many", False)
@@ -170,7 +170,7 @@ def test_the_trials_leave_nothing_behind(filled: Filled) -> None:
         query("update teams set size = size + 1, motto = :motto"),
         query("delete from notes", "execrows", int),
         query("truncate keyed"),
-        query("select set_config('lock_timeout', '77s', false)", "many", str, marks="-- @hot\n"),
+        query("select set_config('lock_timeout', '77s', false)", "many", str, annotations="-- @hot\n"),
     ]
     rows = "select md5(string_agg(t::text, '' order by id)) from {} t".format
     state = ["show lock_timeout", "show plan_cache_mode", *map(rows, ("teams", "notes", "keyed"))]
@@ -189,8 +189,14 @@ class Labelled(Struct):
     label: str
 
 
-def marked(statement: str, *marks: str, **types: Any) -> Pair:
-    return query(statement, "many", Labelled, "".join(f"-- @not_null: {mark}\n" for mark in marks), **types)
+def annotated(statement: str, *annotations: str, **types: Any) -> Pair:
+    return query(
+        statement,
+        "many",
+        Labelled,
+        "".join(f"-- @not_null: {annotation}\n" for annotation in annotations),
+        **types,
+    )
 
 
 TRUE = [
@@ -201,9 +207,11 @@ TRUE = [
 ]
 
 
-@pytest.mark.parametrize(("marks", "statement"), TRUE)
-def test_a_mark_that_is_true_is_trusted(filled: Filled, marks: list[str], statement: str) -> None:
-    assert check(filled, marked(statement, *marks)) == []
+@pytest.mark.parametrize(("annotations", "statement"), TRUE)
+def test_an_annotation_that_is_true_is_trusted(
+    filled: Filled, annotations: list[str], statement: str
+) -> None:
+    assert check(filled, annotated(statement, *annotations)) == []
 
 
 LIES = [
@@ -217,15 +225,15 @@ LIES = [
 
 
 @pytest.mark.parametrize("statement", LIES)
-def test_a_mark_that_lies_is_an_error(filled: Filled, statement: str) -> None:
-    (found,) = check(filled, marked(statement, "label", key=UUID))
-    assert (found.kind, found.found, found.warning) == ("mark", "label was null", False)
+def test_an_annotation_that_lies_is_an_error(filled: Filled, statement: str) -> None:
+    (found,) = check(filled, annotated(statement, "label", key=UUID))
+    assert (found.kind, found.found, found.warning) == ("annotation", "label was null", False)
 
 
-@pytest.mark.parametrize("mark", ["-- @not_null: nmae\n", "-- @hott\n", "-- @not_null\n", "-- @Hot\n"])
-def test_a_mark_that_means_nothing_is_an_error(filled: Filled, mark: str) -> None:
-    found = check(filled, query("select name from teams", "many", str, mark))
-    assert {(finding.kind, finding.warning) for finding in found} == {("mark", False)}
+@pytest.mark.parametrize("annotation", ["-- @not_null: nmae\n", "-- @hott\n", "-- @not_null\n", "-- @Hot\n"])
+def test_an_annotation_that_means_nothing_is_an_error(filled: Filled, annotation: str) -> None:
+    found = check(filled, query("select name from teams", "many", str, annotation))
+    assert {(finding.kind, finding.warning) for finding in found} == {("annotation", False)}
 
 
 class Loose(Struct):
@@ -234,12 +242,17 @@ class Loose(Struct):
 
 
 WARNINGS = [
-    ("mark", 3, "no mark: label is never null", marked("select id, name as label from teams", "label")),
+    (
+        "annotation",
+        3,
+        "no annotation: label is never null",
+        annotated("select id, name as label from teams", "label"),
+    ),
     ("nullability", 2, "name: str | None", query("select id, name from teams", "many", Loose)),
 ]
 
 
-@pytest.mark.parametrize(("kind", "line", "expected", "pair"), WARNINGS, ids=["mark", "field"])
+@pytest.mark.parametrize(("kind", "line", "expected", "pair"), WARNINGS, ids=["annotation", "field"])
 def test_what_is_looser_than_the_schema_is_a_warning_and_does_not_fail_the_check(
     filled: Filled, kind: str, line: int, expected: str, pair: Pair
 ) -> None:
@@ -267,8 +280,8 @@ HOT = [  # with the table that is read whole
 
 @pytest.mark.parametrize(("table", "statement"), HOT)
 def test_a_hot_query_uses_an_index(filled: Filled, table: str, statement: str) -> None:
-    expected = [("plan", f"an index on {table}, since it is marked @hot")] if table else []
-    found = check(filled, query(statement, marks="-- @hot\n"))
+    expected = [("plan", f"an index on {table}, since it is @hot")] if table else []
+    found = check(filled, query(statement, annotations="-- @hot\n"))
     assert [(finding.kind, finding.expected) for finding in found] == expected
     assert check(filled, query(statement)) == []
 
