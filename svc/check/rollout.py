@@ -29,7 +29,7 @@ class Shape(NamedTuple):
 
 
 def read_git(*arguments: str) -> str:
-    """Return what git prints. Raise RolloutError."""
+    """Return what git prints. Raises RolloutError."""
     command = ["git", "-C", str(CHECKOUT), *arguments]
     ran = subprocess.run(command, capture_output=True, text=True)
     if ran.returncode:
@@ -47,7 +47,7 @@ class Release(NamedTuple):
 
 
 def read_release(revision: str) -> Release:
-    """Read another revision out of git. Raise RolloutError."""
+    """Read another revision out of git. Raises RolloutError."""
     commit = read_git("rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}").strip()
     files = read_git("ls-tree", "-r", "--name-only", commit, "queries", "migrations").split("\n")
     texts = {

@@ -95,7 +95,7 @@ class Queries(Protocol):
 
     @classmethod
     def bind(cls, executor: Executor) -> Self:
-        """Return the queries, run by `executor`. Raise QueryError where the file and the class disagree.
+        """Return the queries, run by `executor`. Raises QueryError where the file and the class disagree.
 
         This makes one small object, 0.5 µs: the methods belong to a class that is built once. So whoever has
         a connection for the length of a transaction may bind each time.
@@ -104,7 +104,7 @@ class Queries(Protocol):
 
     @classmethod
     def pairs(cls) -> list[tuple[Query, Signature]]:
-        """Return each query with its signature. Raise QueryError with all that is missing or differs."""
+        """Return each query with its signature. Raises QueryError with all that is missing or differs."""
         pairs, wrong = cls.read()
         if wrong:
             raise QueryError(wrong)
@@ -188,7 +188,7 @@ def result_fits(kind: Kind, signature: Signature) -> bool:
 
 @cache
 def build_class(queries: type[Queries]) -> Callable[[Executor], Queries]:
-    """Build the class whose methods run a file's queries, once. Raise QueryError, each time it is asked."""
+    """Build the class whose methods run a file's queries, once. Raises QueryError, each time it is asked."""
 
     def __init__(self: Any, executor: Executor) -> None:  # noqa: N807
         self._executor = executor

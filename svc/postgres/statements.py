@@ -77,7 +77,7 @@ WRITES = re.compile(r"\b(insert|update|delete|merge|lock|truncate|copy|call|do)\
 
 @cache
 def load(file: str) -> dict[str, Query]:
-    """Read the queries of a file, by name. Raise QueryError."""
+    """Read the queries of a file, by name. Raises QueryError."""
     path = find_folder("queries") / file
     return read_queries(path.read_text(encoding="utf-8"), path)
 
@@ -109,7 +109,7 @@ def read_queries(
 
 
 def parse(block: Block, path: Path, snippets: Snippets) -> Query:
-    """Take one query apart: its header, comment lines, one statement and its semicolon. Raise QueryError."""
+    """Take one query apart: its header, comment lines, one statement and its semicolon. Raises QueryError."""
     named = NAMED.fullmatch(block.header)
     if named is None:
         expected = "-- name: get_user :one (or :many, :columns, :exec, :execrows)"
