@@ -21,8 +21,9 @@ from svc.http.wiring import Mistake, find_mistakes
 from svc.postgres.catalog import PROVEN, Facts, read_proven
 from svc.postgres.connection import Connection, connect
 from svc.postgres.embedded import EmbeddedServer
+from svc.postgres.mapping import find_struct, is_struct
 from svc.postgres.migrations import migrate, read_files
-from svc.postgres.queries import Signature, is_struct
+from svc.postgres.queries import Signature
 from svc.postgres.statements import Query
 
 QUICK = ("fsync=off", "synchronous_commit=off", "full_page_writes=off")
@@ -152,7 +153,7 @@ def find_answered(resources: Sequence[Resource]) -> set[type]:
 def find_structs(pairs: Sequence[Pair], resources: Sequence[Resource]) -> set[type]:
     """Return every struct that a query takes or gives, or a response holds."""
     used = [type_ for _, signature in pairs for type_ in (signature.row, *signature.parameters.values())]
-    return {type_ for type_ in used if is_struct(type_)} | find_answered(resources)
+    return {struct for type_ in used if (struct := find_struct(type_))} | find_answered(resources)
 
 
 def read_pairs(resources: Sequence[Resource]) -> tuple[list[Pair], list[Finding]]:

@@ -28,8 +28,7 @@ from typing import (
 
 from msgspec import Struct
 
-from svc.postgres.mapping import Arrange, find_struct, make_arrange, make_gather, make_row
-from svc.postgres.mapping import is_struct as is_struct
+from svc.postgres.mapping import Arrange, find_struct, is_struct, make_arrange, make_gather, make_row
 from svc.postgres.snippets import Mismatch
 from svc.postgres.statements import Kind, Query, QueryError, load
 

@@ -12,7 +12,8 @@ from typing import Any, get_args, get_type_hints
 from msgspec import Raw
 
 from svc.http.resource import collect_queries
-from svc.postgres.queries import Signature, is_struct, read_signature
+from svc.postgres.mapping import is_struct
+from svc.postgres.queries import Signature, read_signature
 from tests.support import CHECKOUT, RESOURCES
 
 QUERIES = collect_queries(RESOURCES, offline=True)

@@ -22,8 +22,8 @@ from svc.check.types import split_optional
 from svc.config import Config, DatabaseUrl
 from svc.postgres.connection import connect
 from svc.postgres.embedded import EmbeddedServer
+from svc.postgres.mapping import is_struct
 from svc.postgres.migrations import migrate
-from svc.postgres.queries import is_struct
 from tests.support import RESOURCES, at
 
 TABLES = ("users", "api_keys", "idempotency_keys", "migration_checksums")
