@@ -130,6 +130,14 @@ class GuardedProtocol(HttpToolsProtocol):
         self._head_size, self._body_size = -self._fed, 0  # what came with it may be earlier requests
         self._began = self.loop.time()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keeps a header. Trailers are dropped, and never become headers (RFC 9110, 6.5.1).
+
+        uvicorn keeps both in one list, so what the app saw depended on how the bytes came in.
+        """
+        if self._own is None:
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         """Starts the app, unless the head is refused, which ends the parsing."""
         self._in_head = False
