@@ -16,6 +16,7 @@ from starlette.requests import Request
 
 from svc.config import Config
 from svc.errors import Problem, unavailable
+from svc.headers import parse_bearer
 from svc.sql import Queries
 from svc.structs import Password
 
@@ -138,10 +139,8 @@ class Keys:
 def read_token(request: Request) -> bytes:
     """The bearer token. Raises Problem 401."""
     for name, value in request.scope["headers"]:
-        if name == b"authorization":
-            scheme, _, token = value.partition(b" ")
-            if scheme.lower() == b"bearer" and token:
-                return bytes(token.strip())
+        if name == b"authorization" and (token := parse_bearer(value)):
+            return token
     raise unauthorized("Expected the header Authorization: Bearer <key>")
 
 

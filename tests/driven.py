@@ -1,15 +1,16 @@
 """The protocol on a transport in memory, so that every interleaving can be driven, one step at a time."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable
+from functools import cache
+from typing import Any, ClassVar, NamedTuple
 
 import uvicorn
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
 from svc.edge import Edge
-from svc.guard import ReceiveLimits
+from svc.guard import TRANSITIONS, ReceiveLimits, State
 from svc.hot import HotProtocol, ShortCuts
 from svc.web import Operation, ShortCut, answer
 from tests.raw import normalise
@@ -26,7 +27,7 @@ class MemoryTransport(asyncio.Transport):
         super().__init__({"peername": ("127.0.0.1", 1), "sockname": ("127.0.0.1", 2)})
         self.protocol = protocol
         self.written = b""
-        self.closed = self.paused = False
+        self.closed = self.ended = self.paused = False
         self._waiting: list[bytes | None] = []
 
     def send(self, piece: bytes | None) -> None:
@@ -44,12 +45,17 @@ class MemoryTransport(asyncio.Transport):
 
     def write(self, data: Any) -> None:
         assert not self.closed
+        assert not self.ended
         self.written += bytes(data)
 
     def close(self) -> None:
         if not self.closed:
             self.closed = True
             asyncio.get_running_loop().call_soon(self.protocol.connection_lost, None)
+
+    def write_eof(self) -> None:
+        assert not self.closed
+        self.ended = True
 
     def abort(self) -> None:
         self.close()
@@ -92,24 +98,68 @@ class Gate:
         await passed.wait()
 
 
-def make_app(gate: Gate) -> ASGIApp:
-    """An app that tells what it was given, after it read the body, or before it (`/early`)."""
+class WatchedProtocol(HotProtocol):
+    """Holds each change of state to the table."""
 
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        body = b""
-        if scope["path"] != "/early":
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    return
-                body += message["body"]
-                if not message["more_body"]:
-                    break
-        await gate()
-        told = repr((scope["method"], scope["raw_path"], scope["headers"], body))
-        await answer({"told": told})(scope, receive, send)
+    seen: ClassVar[set[tuple[State, State]]] = set()
 
-    return app
+    def __setattr__(self, name: str, value: object) -> None:
+        if (
+            name == "_state"
+            and isinstance(value, State)
+            and value is not (before := self.__dict__.get(name, value))
+        ):
+            assert value in TRANSITIONS[before], (before, value)
+            self.seen.add((before, value))
+        super().__setattr__(name, value)
+
+
+async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    """Tells what it was given, after it read the body, or without that (`/early`)."""
+    body, more = b"", scope["path"] != "/early"
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return
+        body += message["body"]
+        more = message["more_body"]
+    await scope["state"]["gate"]()
+    told = repr((scope["method"], scope["raw_path"], scope["headers"], body))
+    await answer({"told": told})(scope, receive, send)
+
+
+def make_operation(gate: Gate) -> Operation:
+    """The short cut that tells the same."""
+
+    def ask(number: int, tell: Callable[[object, Exception | None], None]) -> None:
+        gate.meet(lambda: tell(number, None))
+
+    def respond(number: int, _: object) -> Any:
+        return answer({"told": repr(("GET", b"/hot/%d" % number, HOT_HEADERS, b""))})
+
+    def read(end: bytes) -> int | None:
+        return int(end) if end.isdigit() else None
+
+    return Operation("GET", "/hot/{id}", respond, short_cut=lambda: ShortCut(read, ask, respond))
+
+
+HOT_HEADERS = [(b"host", b"x")]
+"""Of each request that takes the short cut here."""
+
+
+@cache
+def make_config() -> uvicorn.Config:
+    """uvicorn's settings, as the service has them."""
+    config = uvicorn.Config(Edge(app, log_requests=False), ws="none", log_config=None, access_log=False)
+    config.load()
+    return config
+
+
+class Heard(NamedTuple):
+    """What a client hears: all bytes, and whether that was all."""
+
+    said: bytes
+    ended: bool
 
 
 class Conversation:
@@ -117,65 +167,71 @@ class Conversation:
 
     def __init__(self, *, short_cut: bool, is_open: bool = True, limit: int = LIMIT) -> None:
         self.gate = Gate(is_open=is_open)
-        config = uvicorn.Config(
-            Edge(make_app(self.gate), log_requests=False), ws="none", log_config=None, access_log=False
-        )
-        config.load()
-        short_cuts = ShortCuts([self._make_operation()], lambda *_: True, log_requests=False)
-        state = {
+        short_cuts = ShortCuts([make_operation(self.gate)], lambda *_: True, log_requests=False)
+        state: dict[str, Any] = {
             "receive_limits": ReceiveLimits(limit, 100.0),
             "short_cuts": short_cuts if short_cut else None,
+            "gate": self.gate,
         }
         server_state = ServerState()
         server_state.default_headers = [(b"date", b"now")]
-        self.protocol = HotProtocol(config, server_state, state, asyncio.get_running_loop())
+        self.protocol = WatchedProtocol(make_config(), server_state, state, asyncio.get_running_loop())
         self.transport = MemoryTransport(self.protocol)
         self.protocol.connection_made(self.transport)
-
-    def _make_operation(self) -> Operation:
-        def ask(number: int, tell: Callable[[object, Exception | None], None]) -> None:
-            self.gate.meet(lambda: tell(number, None))
-
-        def respond(number: int, _: object) -> Any:
-            told = repr(("GET", b"/hot/%d" % number, self.headers, b""))
-            return answer({"told": told})
-
-        def read(end: bytes) -> int | None:
-            return int(end) if end.isdigit() else None
-
-        return Operation("GET", "/hot/{id}", respond, short_cut=lambda: ShortCut(read, ask, respond))
-
-    headers: Sequence[tuple[bytes, bytes]] = [(b"host", b"x")]
-    """Of each request that takes the short cut."""
 
     async def settle(self) -> None:
         """Waits until nothing happens any more."""
         for _ in range(TURNS):
             await asyncio.sleep(0)
 
-    async def finish(self) -> tuple[bytes, bool]:
-        """All that was said, and whether the connection is closed, once all answers have passed the gate."""
-        await self.settle()
+    async def let_all_pass(self) -> None:
+        """Lets one answer after another pass the gate."""
         while self.gate.let_one_pass():
             await self.settle()
-        return normalise(self.transport.written), self.transport.closed
+
+    def heard(self) -> Heard:
+        """What the client heard until now."""
+        return Heard(normalise(self.transport.written), self.transport.closed or self.transport.ended)
+
+    async def close(self) -> None:
+        """Takes the connection away."""
+        self.transport.close()
+        await self.settle()
 
 
-def talk(pieces: Iterable[bytes | None], *, short_cut: bool, held_for: int = 0) -> tuple[bytes, bool]:
-    """What is said to these pieces, None for a half-close; answers wait for the first so many of them."""
+def talk(
+    pieces: Iterable[bytes | None],
+    *,
+    short_cut: bool = False,
+    held_for: int = 0,
+    one: bool = False,
+    limit: int = LIMIT,
+) -> Heard:
+    """What is heard after these pieces, None for a half-close.
 
-    async def run() -> tuple[bytes, bool]:
-        conversation = Conversation(short_cut=short_cut, is_open=not held_for)
+    Answers wait until so many pieces are sent; then all may pass, or only `one`, and the others at the end.
+    """
+
+    async def run() -> Heard:
+        conversation = Conversation(short_cut=short_cut, is_open=not held_for, limit=limit)
         for number, piece in enumerate(pieces, 1):
             conversation.transport.send(piece)
             await conversation.settle()
-            if number == held_for:
+            if number == held_for and one:
+                conversation.gate.let_one_pass()
+                await conversation.settle()
+            elif number == held_for:
                 conversation.gate.is_open = True
-                while conversation.gate.let_one_pass():
-                    await conversation.settle()
-        result = await conversation.finish()
-        conversation.transport.close()
-        await conversation.settle()
-        return result
+                await conversation.let_all_pass()
+        await conversation.let_all_pass()
+        heard = conversation.heard()
+        await conversation.close()
+        return heard
 
-    return asyncio.run(run())
+    return runner().run(run())
+
+
+@cache
+def runner() -> asyncio.Runner:
+    """One event loop for all: a new one takes longer than a conversation."""
+    return asyncio.Runner()

@@ -51,7 +51,7 @@ def drain(client: socket.socket) -> bytes:
 def test_a_client_that_takes_nothing_is_cut_off(
     service: Service, client: httpx.Client, sql: Sql, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(guard, "PATIENCE", 0.5)
+    monkeypatch.setattr(guard, "WRITE_TIMEOUT", 0.5)
     sql(FILL, 100_000)
     with connect(service) as idle:
         idle.recv(1)
@@ -63,7 +63,7 @@ def test_a_client_that_takes_nothing_is_cut_off(
 def test_a_slow_client_is_not_cut_off_while_it_takes_some(
     service: Service, client: httpx.Client, sql: Sql, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(guard, "PATIENCE", 1.0)
+    monkeypatch.setattr(guard, "WRITE_TIMEOUT", 1.0)
     sql(FILL, 100_000)
     with client.stream("GET", PATH) as answer:
         started, size = time.monotonic(), 0

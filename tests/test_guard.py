@@ -12,8 +12,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 import svc.app
+import svc.guard
 from svc.config import Config, DatabaseUrl, load
-from svc.guard import NEEDED, ReceiveLimits, find_misfit
+from svc.guard import LINGER_SIZE, REQUIRED_ATTRIBUTES, ReceiveLimits, find_misfit
 from svc.hot import HotProtocol, ShortCuts
 from svc.serve import find_protocol
 from svc.web import Operation
@@ -91,14 +92,10 @@ def test_a_head_that_is_too_large_is_refused(
 
 
 def test_a_head_may_be_as_large_as_the_limit(service: Service, ground: Ground) -> None:
-    room = LIMIT - len("/users/1HostxX") - len(ground.bearer) + len(": ") - 3 * 4
-    for path, size, status in (
-        ("/users/1", room, 200),
-        ("/users/1", room + 1, 431),
-        ("/users/12", room, 431),
-    ):
+    room = LIMIT - len(get("/users/1", ground.bearer, "X: "))
+    for size, status in ((room, 200), (room + 1, 431)):
         with Wire(service) as wire:
-            assert status_of(wire.ask(get(path, ground.bearer, "X: " + "a" * size))) == status
+            assert status_of(wire.ask(get("/users/1", ground.bearer, "X: " + "a" * size))) == status
 
 
 def test_no_limit_lets_a_head_take_the_short_cut_that_it_refuses() -> None:
@@ -234,11 +231,48 @@ def test_an_upgrade_is_ignored_and_what_comes_behind_is_answered(service: Servic
         assert statuses(wire.read_all()) == [200] * 4
 
 
-def test_a_client_that_half_closes_hears_what_is_answered_at_once(service: Service) -> None:
+def test_a_client_that_half_closes_hears_its_answers(service: Service, ground: Ground) -> None:
+    plain = get("/users/1", ground.bearer)
     with Wire(service) as wire:
-        wire.send(get("/health/live"))
-        wire.half_close()
-        assert statuses(wire.read_all()) == [200]
+        with ground.locked() as wait:
+            wire.send(plain)
+            wait()
+            wire.send(plain + get("/health/live"))
+            wire.half_close()
+        assert statuses(wire.read_all()) == [200] * 3
+
+
+ENDLESS = {
+    413: (post("/users", 2**40), b" "),
+    431: (START + b"X: ", b"a"),
+    400: (b"what is no HTTP\r\n", b"a"),
+}
+
+
+@pytest.mark.parametrize("status", ENDLESS)
+def test_a_refusal_reaches_a_client_that_still_sends(service: Service, ground: Ground, status: int) -> None:
+    start, more = ENDLESS[status]
+    with Wire(service) as wire:
+        wire.socket.sendall(start.replace(b"Content-Length", ground.bearer.encode() + b"\r\nContent-Length"))
+        for _ in range(20):  # more than all buffers hold
+            wire.socket.sendall(more * (LINGER_SIZE // 32))
+        assert statuses(wire.read_all()) == [status]
+
+
+@pytest.mark.parametrize("bound", ["LINGER_SIZE", "LINGER_TIMEOUT"])
+def test_who_never_stops_is_cut_off(
+    service: Service, ground: Ground, monkeypatch: pytest.MonkeyPatch, bound: str
+) -> None:
+    monkeypatch.setattr(svc.guard, bound, 0.1)
+    with Wire(service) as wire:
+        wire.send(b"what is no HTTP\r\n\r\n")
+        assert statuses(wire.read_all()) == [400]
+        if bound == "LINGER_SIZE":
+            wire.send(b"more")
+        deadline = time.monotonic() + 4
+        while service.server.server_state.connections:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
 
 
 async def stream(scope: Any, receive: Any, send: Any) -> None:
@@ -280,7 +314,7 @@ def test_an_unknown_uvicorn_serves_as_it_is(
         monkeypatch.setattr("svc.guard.HttpToolsProtocol", type("Other", (), {"__init__": lambda self: None}))
     said = {
         "version": "uvicorn 0.99.0 was not tested",
-        "class": f"uvicorn's protocol has no {', '.join(sorted(NEEDED))}",
+        "class": f"uvicorn's protocol has no {', '.join(sorted(REQUIRED_ATTRIBUTES))}",
     }
     with serve(ground.config) as service, Wire(service) as wire:
         assert capsys.readouterr().err == f"Without short cuts and limits on receiving: {said[trouble]}\n"
