@@ -198,6 +198,8 @@ class GuardedProtocol(HttpToolsProtocol):
         self.flow.ended = True
         if self._state is State.LINGERING:
             self._close()
+        elif self._state is State.FAST:
+            self.flow.hold()  # which the fast path looks for when it has answered
         else:
             self._settle()
         return True

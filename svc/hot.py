@@ -27,6 +27,9 @@ IDLE, FAST = State.IDLE, State.FAST
 HEAD = re.compile(rb"HTTP/1\.1\r\n(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e]*\r\n)*\r\n")
 """What follows the target: the version, header lines as RFC 9112 has them, in ASCII, and the empty line."""
 
+LONGEST_HEAD = 2048
+"""Bytes of a request on the fast path: less than the least SVC_MAX_HEAD."""
+
 UNSUPPORTED_HEADERS = frozenset(
     b"""content-length transfer-encoding expect upgrade te trailer proxy-connection http2-settings keep-alive
     if-match if-none-match if-modified-since if-unmodified-since if-range range prefer""".split()
@@ -69,7 +72,6 @@ class ShortCuts:
     """
 
     MOST_HEADS = 1000
-    LONGEST_HEAD = 2048  # less than the least SVC_MAX_HEAD
 
     def __init__(
         self, operations: Iterable[Operation], knows: Callable[[bytes, str], bool], log_requests: bool
@@ -94,7 +96,7 @@ class ShortCuts:
     def match(self, data: bytes) -> PendingRequest | None:
         """Return what a plain request asks; None for any other."""
         parts = data.split(b" ", 2)
-        if len(parts) < 3 or parts[0] != b"GET" or len(data) > self.LONGEST_HEAD:
+        if len(parts) < 3 or parts[0] != b"GET" or len(data) > LONGEST_HEAD:
             return None
         _, target, rest = parts
         folder, _, end = target.rpartition(b"/")
@@ -219,13 +221,13 @@ class HotProtocol(GuardedProtocol):
             self._end()
             return
         self._state = IDLE
-        if self.flow.held or self.flow.ended:
+        if self.flow.held:
             self._continue()
 
     def _continue(self) -> None:
         """Go on after an answer; what was held may be one more plain request."""
         held = len(self._input) - self._at
-        if 0 < held <= self._short_cuts.LONGEST_HEAD:
+        if 0 < held <= LONGEST_HEAD:
             data, self._input, self._at = self._input[self._at :], b"", 0
             self.flow.release()
             self.data_received(data)

@@ -15,7 +15,7 @@ import svc.app
 import svc.guard
 from svc.config import Config, DatabaseUrl, load
 from svc.guard import LINGER_SIZE, REQUIRED_ATTRIBUTES, ReceiveLimits, find_misfit
-from svc.hot import HotProtocol, ShortCuts
+from svc.hot import LONGEST_HEAD, HotProtocol
 from svc.serve import find_protocol
 from svc.web import Operation
 from tests.conftest import Service, with_settings
@@ -100,7 +100,7 @@ def test_a_head_may_be_as_large_as_the_limit(service: Service, ground: Ground) -
 
 def test_no_limit_lets_a_head_take_the_short_cut_that_it_refuses() -> None:
     with pytest.raises(Exception, match="SVC_MAX_HEAD"):
-        load({"SVC_MAX_HEAD": str(ShortCuts.LONGEST_HEAD)})
+        load({"SVC_MAX_HEAD": str(LONGEST_HEAD)})
 
 
 def test_requests_before_a_head_are_no_part_of_it(service: Service, ground: Ground) -> None:

@@ -1,6 +1,7 @@
 """An answer depends on the bytes of a request, and neither on how they are cut nor on what else goes on."""
 
 import itertools
+import math
 from collections.abc import Iterator
 
 import pytest
@@ -13,9 +14,10 @@ LIMIT = 300
 
 
 @pytest.fixture(autouse=True)
-def ids_of_one_length(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All answers with an id have the same length, too."""
+def same_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ids have one length, so that all answers with one have, too; and no turn ends by the clock."""
     monkeypatch.setattr("svc.headers.COUNTER", itertools.count(1 << 24))
+    monkeypatch.setattr("svc.guard.MAX_TURN", math.inf)
 
 
 AFTER = get("/after")
