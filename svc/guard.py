@@ -37,6 +37,7 @@ every change of state that there is; the tests hold each connection to it.
 
 import asyncio
 import re
+import time
 from collections.abc import Mapping
 from enum import Enum, auto
 from typing import cast
@@ -206,9 +207,9 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _parse(self) -> None:
         """Parse until a request is whole whose answer is not."""
-        deadline = self.loop.time() + MAX_TURN
+        deadline = time.monotonic() + MAX_TURN  # uvloop's own time stands still within a turn
         while self._at < len(self._input) and self._step():
-            if self.loop.time() > deadline and self._state in RECEIVING:
+            if time.monotonic() > deadline and self._state in RECEIVING:
                 self.flow.hold()
                 self.loop.call_soon(self._parse)
                 return

@@ -16,6 +16,8 @@ from svc.web import Operation, ShortCut, answer
 from tests.raw import normalise
 
 LIMIT = 4096
+SECONDS = 10.0
+KEEP_ALIVE = 5.0
 TURNS = 12
 """Turns of the event loop after which nothing happens any more but by a timer; a request takes seven."""
 
@@ -114,8 +116,19 @@ class WatchedProtocol(HotProtocol):
         super().__setattr__(name, value)
 
 
+class ClockLoop(asyncio.SelectorEventLoop):
+    """An event loop whose clock stands still until the test moves it."""
+
+    now = 0.0
+
+    def time(self) -> float:
+        return self.now
+
+
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
-    """Tells what it was given, after it read the body, or without that (`/early`)."""
+    """Tells what it was given, after it read the body; without that (`/early`); or reads late (`/late`)."""
+    if scope["path"] == "/late":
+        await scope["state"]["gate"]()
     body, more = b"", scope["path"] != "/early"
     while more:
         message = await receive()
@@ -151,6 +164,7 @@ HOT_HEADERS = [(b"host", b"x")]
 def make_config() -> uvicorn.Config:
     """uvicorn's settings, as the service has them."""
     config = uvicorn.Config(Edge(app, log_requests=False), ws="none", log_config=None, access_log=False)
+    config.timeout_keep_alive = KEEP_ALIVE  # type: ignore[assignment]
     config.load()
     return config
 
@@ -169,7 +183,7 @@ class Conversation:
         self.gate = Gate(is_open=is_open)
         short_cuts = ShortCuts([make_operation(self.gate)], lambda *_: True, log_requests=False)
         state: dict[str, Any] = {
-            "receive_limits": ReceiveLimits(limit, 100.0),
+            "receive_limits": ReceiveLimits(limit, SECONDS),
             "short_cuts": short_cuts if short_cut else None,
             "gate": self.gate,
         }
@@ -183,6 +197,16 @@ class Conversation:
         """Waits until nothing happens any more."""
         for _ in range(TURNS):
             await asyncio.sleep(0)
+
+    async def advance(self, seconds: float, step: float = 0.1) -> float:
+        """Lets time pass, up to the connection's end; how much it was."""
+        loop, passed = asyncio.get_running_loop(), 0
+        assert isinstance(loop, ClockLoop)
+        while passed * step < seconds - step / 2 and not self.heard().ended:
+            loop.now += step
+            passed += 1
+            await self.settle()
+        return round(passed * step, 6)
 
     async def let_all_pass(self) -> None:
         """Lets one answer after another pass the gate."""
@@ -234,4 +258,4 @@ def talk(
 @cache
 def runner() -> asyncio.Runner:
     """One event loop for all: a new one takes longer than a conversation."""
-    return asyncio.Runner()
+    return asyncio.Runner(loop_factory=ClockLoop)

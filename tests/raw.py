@@ -25,6 +25,14 @@ def normalise(answers: bytes) -> bytes:
     return VARYING.sub(b"*", answers)
 
 
+def wait_for(condition: Callable[[], object], seconds: float = 30) -> None:
+    """Waits for what another thread does, which takes a moment; a failure takes so many seconds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
 class Ground:
     """A database with the users 1 to 9, and a key that may read them and one that may not."""
 
@@ -46,10 +54,7 @@ class Ground:
 
             def wait() -> None:
                 waiting = "select from pg_locks where not granted and relation = 'users'::regclass"
-                deadline = time.monotonic() + 10
-                while not watcher.execute(waiting).fetchall():
-                    assert time.monotonic() < deadline
-                    time.sleep(0.01)
+                wait_for(lambda: watcher.execute(waiting).fetchall())
 
             yield wait
 
