@@ -12,6 +12,7 @@ from msgspec import Struct
 from starlette.requests import Request
 
 from svc.http.authentication import forbidden, unauthorized
+from svc.http.headers import parse_bearer
 from svc.postgres.queries import Queries
 
 KEY_CACHE_TTL = 3.0
@@ -129,8 +130,6 @@ class Keys:
 def read_token(request: Request) -> bytes:
     """Return the bearer token. Raises Problem 401."""
     for name, value in request.scope["headers"]:
-        if name == b"authorization":
-            scheme, _, token = value.partition(b" ")
-            if scheme.lower() == b"bearer" and token:
-                return bytes(token.strip())
+        if name == b"authorization" and (token := parse_bearer(value)):
+            return token
     raise unauthorized("Expected the header Authorization: Bearer <key>")

@@ -10,7 +10,7 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp
 
 from svc.http.authentication import Authenticator
-from svc.http.fast_path import ShortCuts
+from svc.http.fast_path import FastPath
 from svc.http.logs import configure_logging, logger
 from svc.http.middleware import ErrorHandler, RequestMiddleware
 from svc.http.operations import Endpoint, Operation, not_found
@@ -41,7 +41,7 @@ def make_app(service: Service, resources: Sequence[Resource]) -> ASGIApp:
     state = {
         "max_body": config.max_body,
         "receive_limits": ReceiveLimits(config.max_head, config.request_timeout),
-        "short_cuts": make_short_cuts(operations, authenticator, errors, service),
+        "fast_path": make_fast_path(operations, authenticator, errors, service),
     }
 
     @asynccontextmanager
@@ -79,16 +79,16 @@ def make_routes(operations: Sequence[Operation], authenticator: Authenticator | 
     return routes + [Route(path, endpoint) for path, endpoint in endpoints.items() if "{id}" in path]
 
 
-def make_short_cuts(
+def make_fast_path(
     operations: Sequence[Operation],
     authenticator: Authenticator | None,
     errors: ErrorHandler,
     service: Service,
-) -> ShortCuts | None:
-    """Return the fast routes of the operations; None where they are turned off."""
+) -> FastPath | None:
+    """Return the fast path of the operations; None where it is turned off."""
     if not service.config.short_cut:
         return None
-    return ShortCuts(operations, authenticator, errors, log_requests=service.config.log_requests)
+    return FastPath(operations, authenticator, errors, log_requests=service.config.log_requests)
 
 
 async def warm(database: Database) -> None:

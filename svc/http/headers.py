@@ -112,16 +112,27 @@ def read_idempotency_key(request: Request, body: list[object]) -> IdempotencyKey
     return IdempotencyKey(blake2b(own, digest_size=32).digest(), blake2b(content, digest_size=32).digest())
 
 
+def parse_bearer(value: bytes) -> bytes | None:
+    """Return the token in an Authorization header (RFC 6750, 2.1); None where the scheme is another one."""
+    scheme, _, token = value.partition(b" ")
+    return token.strip() or None if scheme.lower() == b"bearer" else None
+
+
 REQUEST_ID = re.compile(rb"[A-Za-z0-9_.:/+=-]{1,128}")
 PROCESS = secrets.token_hex(8).encode()
 COUNTER = itertools.count(1)
 
 
+def parse_request_id(value: bytes) -> bytes | None:
+    """Return a client's X-Request-Id where it is a plain one."""
+    return value if REQUEST_ID.fullmatch(value) else None
+
+
 def take_request_id(headers: list[tuple[bytes, bytes]]) -> bytes:
     """Return the client's X-Request-Id where it is a plain one, or one of our own."""
     for name, value in headers:
-        if name == b"x-request-id" and REQUEST_ID.fullmatch(value):
-            return value
+        if name == b"x-request-id" and (request_id := parse_request_id(value)):
+            return request_id
     return make_request_id()
 
 

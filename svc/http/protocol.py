@@ -1,13 +1,48 @@
-"""The HTTP protocol on the port: uvicorn's own, with the limits that it lacks.
+"""The HTTP protocol on the port: uvicorn's class as an explicit state machine, with the limits that it lacks.
 
-uvicorn on httptools bounds neither the size of a request's head, nor the time that it takes to come in, nor
-the time that its answer waits to be taken; it answers what is no HTTP in plain text, and writes the head and
-the body of a response apart.
+Theory of operation
+-------------------
+uvicorn's `HttpToolsProtocol` gives all that it reads to httptools at once. The parser's callbacks collect a
+head, make a cycle (one request and its response) of it and start the app as a task; requests that come while
+an answer is due are queued. It bounds neither the size of a head, nor the time that a request takes to come
+in, nor the time that an answer waits to be taken.
+
+Here one request is parsed at a time, and the parser gets its bytes cut where a part ends: a head, the line
+before a chunk, the bytes of a body. So each limit is exact to the byte, and no answer depends on how the
+bytes came in. Each connection is in one `State`:
+
+    IDLE ──── first byte ──→ HEAD ── its end ──→ BODY ⇄ CHUNK_LINE ──→ TRAILERS
+     ↑ │                       │ no body           │ last byte             │ empty line
+     │ └─ plain hot request ─→ FAST                ↓                       ↓
+     │                         │               ANSWERING (or IDLE, where the answer came earlier)
+     └──────── answer ─────────┴───────────────────┘
+
+- IDLE: between two requests. Line ends are skipped (RFC 9112, 2.2). The keep-alive timeout runs.
+- HEAD: a head comes in. What is wrong with it is refused at once: all earlier requests are answered.
+- BODY: bytes of the body whose number is known: Content-Length, or one chunk with its line end.
+- CHUNK_LINE: the line with a chunk's size.
+- TRAILERS: what is behind the last chunk. It is checked, bounded and dropped (RFC 9110, 6.5.1); the parser
+  never sees it, since it would obey a Connection and refuse a Content-Length there.
+- ANSWERING: the request is whole, its answer is not. What comes in is held, one read at most.
+- FAST: a request on the fast path waits for its row (fast_path.py). What comes in is held, too.
+- REFUSING: something is wrong with a body whose request the app works on. Nothing more is parsed. If the
+  app answers without the rest of the body, that answer stands; if it asks for the rest, the refusal is sent.
+- LINGERING: the last answer is sent, and the client may still be sending. A close now would reset the
+  connection, which can take the answer out of the client's hands (RFC 9112, 9.6): reads on, within bounds.
+- CLOSED: nothing is read or written any more.
+
+From HEAD to TRAILERS the request must come in fast enough, or it is refused with 408. `TRANSITIONS` lists
+every change of state that there is; the tests hold each connection to it.
 """
 
 import asyncio
-import sys
+import re
+import time
+from collections.abc import Mapping
+from enum import Enum, auto
+from typing import cast
 
+import httptools
 import uvicorn
 from msgspec import Struct
 from uvicorn._types import ASGI3Application
@@ -16,188 +51,362 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from svc.http.answers import answer_problem
 from svc.http.headers import make_request_id
 from svc.http.problems import Problem
-from svc.http.transport import Cycle, Flow, frame, join_lines
+from svc.http.transport import Cycle, CycleTransport, Flow, frame, join_lines
 
-TESTED = ("0.54.",)
+SUPPORTED_UVICORN = ("0.54.",)
 """The versions of uvicorn whose class was read and tested; pyproject.toml pins the same."""
 
-NEEDED = frozenset("cycle pipeline flow transport server_state app_state loop timeout_keep_alive".split())
-"""The attributes of uvicorn's class that are used here and in hot.py."""
+REQUIRED_ATTRIBUTES = frozenset(
+    """app_state client cycle expect_100_continue flow headers limit_concurrency loop parser root_path
+    server_state timeout_keep_alive timeout_keep_alive_task transport""".split()
+)
+"""The attributes of uvicorn's class that are used here and in fast_path.py."""
 
-SLOWEST = 500
+MIN_BODY_RATE = 500
 """Bytes a second: a body that comes faster may take longer than the limit, as in Apache's mod_reqtimeout."""
 
-PATIENCE = 60.0
+WRITE_TIMEOUT = 60.0
 """Seconds that a client may leave what was written untaken."""
 
-SLICE = 4096
-"""Bytes that the parser gets at once. A request has 18 of them at least, and takes 2.5 KiB once parsed."""
+LINGER_TIMEOUT = 5.0
+LINGER_SIZE = 16 * 2**20
+"""Seconds and bytes that are read on for after a last answer."""
+
+FEED_SIZE = 4096
+MAX_TURN = 0.005
+"""Bytes of small chunks that are parsed together, and seconds of parsing before others have their turn."""
+
+LINE_ENDS = re.compile(rb"[\r\n]*")
+CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]+")
+PLAIN_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,8})\r\n")
+TRAILER = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\x80-\xff]*\r\n")
+"""A line of trailers (RFC 9112, 5)."""
+
+
+class State(Enum):
+    """What a connection is at."""
+
+    IDLE = auto()
+    HEAD = auto()
+    BODY = auto()
+    CHUNK_LINE = auto()
+    TRAILERS = auto()
+    ANSWERING = auto()
+    FAST = auto()
+    REFUSING = auto()
+    LINGERING = auto()
+    CLOSED = auto()
+
+
+RECEIVING = frozenset({State.HEAD, State.BODY, State.CHUNK_LINE, State.TRAILERS})
+"""A request comes in, and must come in fast enough."""
+
+ENDED = frozenset({State.LINGERING, State.CLOSED})
+"""Nothing is written any more."""
+
+TRANSITIONS: Mapping[State, frozenset[State]] = {
+    State.IDLE: frozenset({State.HEAD, State.FAST, State.CLOSED}),
+    State.HEAD: frozenset({State.BODY, State.CHUNK_LINE, State.ANSWERING, *ENDED}),
+    State.BODY: frozenset({State.CHUNK_LINE, State.ANSWERING, State.IDLE, State.REFUSING, *ENDED}),
+    State.CHUNK_LINE: frozenset({State.BODY, State.TRAILERS, State.REFUSING, *ENDED}),
+    State.TRAILERS: frozenset({State.ANSWERING, State.IDLE, State.REFUSING, *ENDED}),
+    State.ANSWERING: frozenset({State.IDLE, *ENDED}),
+    State.FAST: frozenset({State.IDLE, *ENDED}),
+    State.REFUSING: ENDED,
+    State.LINGERING: frozenset({State.CLOSED}),
+    State.CLOSED: frozenset(),
+}
 
 
 def find_misfit() -> str | None:
-    """Why uvicorn's class is not the one that this file was written for; None where it is."""
-    if not uvicorn.__version__.startswith(TESTED):
+    """Say why uvicorn's class is not the one that this file was written for; None where it is."""
+    if not uvicorn.__version__.startswith(SUPPORTED_UVICORN):
         return f"uvicorn {uvicorn.__version__} was not tested"
-    missing = NEEDED - set(HttpToolsProtocol.__init__.__code__.co_names)
+    missing = REQUIRED_ATTRIBUTES - set(HttpToolsProtocol.__init__.__code__.co_names)
     return f"uvicorn's protocol has no {', '.join(sorted(missing))}" if missing else None
 
 
 class ReceiveLimits(Struct, frozen=True):
-    """Bytes of a request's head; seconds for its head, and for its body beyond what SLOWEST allows."""
+    """Bytes of a request's head; seconds for its head, and for its body beyond what MIN_BODY_RATE allows."""
 
     head: int
     seconds: float
 
 
-def announces_body(name: bytes, value: bytes) -> bool:
-    """Whether a header says that a body follows."""
-    return name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
+def malformed(detail: str) -> Problem:
+    """Make the refusal of what breaks the rules of HTTP."""
+    return Problem(400, detail, code="malformed")
 
 
 class GuardedProtocol(HttpToolsProtocol):
-    """One connection.
+    """One connection; see the module's docstring.
 
-    `_receiving` holds from the first byte of a request to its last. `_own` is the cycle of the request whose
-    body comes in, and `_refused` what answers it, once the requests before it are answered.
+    `_input[_at:]` came in and is not parsed yet. `_size` counts the bytes of the head, of the chunk's line or
+    of the trailers that come in, `_left` what is missing of a body or chunk.
     """
 
     flow: Flow
+    parser: httptools.HttpRequestParser
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """A new connection: it must say something in time."""
+        """Begin with a new connection: it must say something in time."""
         super().connection_made(transport)
         self.flow = Flow(transport)  # pyright: ignore[reportIncompatibleVariableOverride]
+        self._state = State.IDLE
         self._limits: ReceiveLimits = self.app_state["receive_limits"]
-        self._receiving = self._in_head = False
-        self._fed = self._head_size = self._body_size = 0
+        self._cycle_transport = CycleTransport(transport, self._end)
+        self._input = self._line = self._tail = b""
+        self._at = self._size = self._left = self._body_size = 0
         self._began = 0.0
-        self._own: RequestResponseCycle | None = None
-        self._refused: Problem | None = None
-        self._watch: asyncio.TimerHandle | None = None
-        self._stalled: asyncio.TimerHandle | None = None
-        self._refusal = Problem(400, "This is not HTTP/1.1", code="malformed")
+        self._refusal: Problem | None = None
+        self._progress_timer: asyncio.TimerHandle | None = None
+        self._write_timer: asyncio.TimerHandle | None = None
         self._arm_keep_alive(self._limits.seconds)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Nothing is waited for any more."""
+        """End all that waits for the connection."""
         super().connection_lost(exc)
+        self._state = State.CLOSED
         self._unset_keepalive_if_required()
-        for timer in (self._watch, self._stalled):
+        for timer in (self._progress_timer, self._write_timer):
             if timer:
                 timer.cancel()
 
     def pause_writing(self) -> None:
-        """More than 64 KiB wait for the client, or for the network to say that it is gone."""
+        """Limit the time that more than 64 KiB wait for the client, or for the network to say it is gone."""
         super().pause_writing()
-        self._stalled = self.loop.call_later(PATIENCE, self.transport.abort)
+        self._write_timer = self.loop.call_later(WRITE_TIMEOUT, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """The client took them."""
+        """Go on writing: the client took them."""
         super().resume_writing()
-        if self._stalled:
-            self._stalled.cancel()
+        if self._write_timer:
+            self._write_timer.cancel()
 
     def data_received(self, data: bytes) -> None:
-        """Feeds the parser until a request waits for the one before it, and holds the rest.
+        """Parse what belongs to the request that comes in, and hold the rest until it is answered."""
+        if self._state is State.LINGERING:
+            self._left -= len(data)
+            if self._left < 0:
+                self._close()
+        elif self._state is not State.CLOSED and self._state is not State.REFUSING:
+            self._input = self._input[self._at :] + data
+            self._at = 0
+            self._parse()
 
-        uvicorn parses all that it reads, and reads on after each answer: its memory had no bound.
-        """
-        while data and not self.pipeline:
-            if self._refused or self.transport.is_closing():
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Note that nothing more will come. What did come is answered; uvicorn closes at once."""
+        self.flow.ended = True
+        if self._state is State.LINGERING:
+            self._close()
+        elif self._state is State.FAST:
+            self.flow.hold()  # which the fast path looks for when it has answered
+        else:
+            self._settle()
+        return True
+
+    def _parse(self) -> None:
+        """Parse until a request is whole whose answer is not."""
+        deadline = time.monotonic() + MAX_TURN  # uvloop's own time stands still within a turn
+        while self._at < len(self._input) and self._step():
+            if time.monotonic() > deadline and self._state in RECEIVING:
+                self.flow.hold()
+                self.loop.call_soon(self._parse)
                 return
-            self._feed(data[:SLICE])
-            data = data[self._fed :]
-        if data:
-            self.flow.hold(data)
+        self._settle()
 
-    def _feed(self, data: bytes) -> None:
-        """Feeds the parser, and watches over what is not whole yet."""
-        self._fed = len(data)
-        super().data_received(data)
-        if self._in_head:
-            self._head_size += self._fed
-            if self._head_size > self._limits.head:
-                self._refuse(self._head_too_large())
-        if not self._receiving:
-            self._ensure_keep_alive()
-        elif self._watch is None:
-            self._watch = self.loop.call_later(self._limits.seconds, self._check_progress)
+    def _step(self) -> bool:
+        """Parse one part; False where nothing may be parsed now."""
+        match self._state:
+            case State.IDLE:
+                self._begin()
+            case State.HEAD:
+                self._receive_head()
+            case State.BODY:
+                self._receive_body()
+            case State.CHUNK_LINE:
+                self._receive_chunk_line()
+            case State.TRAILERS:
+                self._receive_trailers()
+            case _:
+                return False
+        return True
 
-    def on_message_begin(self) -> None:
-        """The first byte of a request."""
-        super().on_message_begin()
-        self._receiving = self._in_head = True
-        self._head_size, self._body_size = -self._fed, 0  # what came with it may be earlier requests
-        self._began = self.loop.time()
+    def _settle(self) -> None:
+        """Hold what may not be parsed yet, end where nothing more can come, watch over what comes in."""
+        if self._state in ENDED or self._state is State.REFUSING:
+            return
+        if self._at < len(self._input):
+            self.flow.hold()
+            return
+        self._input, self._at = b"", 0
+        if self.flow.held:
+            self.flow.release()
+        if self.flow.ended and self._state is State.IDLE:
+            self._end()
+        elif self.flow.ended and self._state in RECEIVING:
+            self._refuse(malformed("The request ended before it was whole"))
+        elif self._state in RECEIVING and self._progress_timer is None:
+            self._progress_timer = self.loop.call_later(self._limits.seconds, self._check_progress)
+
+    def _begin(self) -> None:
+        """Wait for the first byte of a request."""
+        found = LINE_ENDS.match(self._input, self._at)
+        self._at = found.end() if found else self._at
+        if self._at < len(self._input):
+            self._state = State.HEAD
+            self._unset_keepalive_if_required()
+            self._began = self.loop.time()
+            self._tail = b""
+            self._size = self._body_size = 0
+
+    def _receive_head(self) -> None:
+        """Feed the head, and nothing behind it. Callbacks of the parser say what comes next."""
+        piece = self._input[self._at : self._at + self._limits.head - self._size]
+        joined = self._tail + piece  # the empty line may be cut
+        if end := joined.find(b"\r\n\r\n") + 1:
+            piece = piece[: end + 3 - len(self._tail)]
+        self._tail = joined[-3:]
+        self._take(piece)
+        self._feed(piece)
+        if self._state is State.HEAD and self._size >= self._limits.head:
+            self._refuse(self._head_too_large())
+
+    def _receive_whole_chunks(self) -> bool:
+        """Feed chunks that are all there together: cut one by one, small ones take five times as long."""
+        end, last, body_size = self._at, self._at + FEED_SIZE, self._body_size
+        while end < last and (line := PLAIN_CHUNK_LINE.match(self._input, end)):
+            size = int(line[1], 16) + 2
+            if size == 2 or line.end() + size > len(self._input):
+                break
+            end = line.end() + size
+            body_size += size
+        piece = self._input[self._at : end]
+        self._at, self._body_size = end, body_size
+        if piece:
+            self._feed(piece)
+        return bool(piece)
+
+    def _receive_chunk_line(self) -> None:
+        """Feed the line before a chunk. The parser checks it; its number tells how much may follow."""
+        if not self._line and self._receive_whole_chunks():
+            return
+        self._feed(self._take_line())
+        if self._state is not State.CHUNK_LINE:
+            return
+        if self._line.endswith(b"\n"):
+            size = CHUNK_SIZE.match(self._line)
+            self._left = int(size[0], 16) + 2 if size else 2
+            self._state = State.BODY if self._left > 2 else State.TRAILERS
+            self._line, self._size = b"", 0
+        elif self._size >= self._limits.head:
+            self._refuse(malformed(f"The line before a chunk may have {self._limits.head} bytes"))
+
+    def _receive_body(self) -> None:
+        """Feed the bytes of a body, or of a chunk with its line end."""
+        piece = self._input[self._at : self._at + self._left]
+        self._at += len(piece)
+        self._left -= len(piece)
+        self._body_size += len(piece)
+        self._feed(piece)
+        if self._left == 0 and self._state is State.BODY:  # a Content-Length would have ended the request
+            self._state = State.CHUNK_LINE
+            self._line, self._size = b"", 0
+
+    def _receive_trailers(self) -> None:
+        """Drop trailers; the parser sees the empty line behind them."""
+        self._take_line()
+        if self._line == b"\r\n":
+            self._line = b""
+            self._feed(b"\r\n")
+        elif self._size >= self._limits.head:
+            self._refuse(self._head_too_large())
+        elif self._line.endswith(b"\n"):
+            if not TRAILER.fullmatch(self._line):
+                self._refuse(malformed("This is not HTTP/1.1"))
+            self._line = b""
+
+    def _take(self, piece: bytes) -> None:
+        self._at += len(piece)
+        self._size += len(piece)
+
+    def _take_line(self) -> bytes:
+        """Take what came of a line, to its end or to the limit, and add it to `_line`."""
+        most = self._at + self._limits.head - self._size
+        end = self._input.find(b"\n", self._at, most) + 1
+        piece = self._input[self._at : end or most]
+        self._take(piece)
+        self._line += piece
+        return piece
+
+    def _feed(self, piece: bytes) -> None:
+        """Have the parser call back; refuse what it does not take, or what a callback refused."""
+        try:
+            self.parser.feed_data(piece)
+        except httptools.HttpParserUpgrade:
+            pass  # nothing is upgraded (RFC 9110, 7.8), and a head was fed to its end
+        except httptools.HttpParserError:
+            self._refuse(self._refusal or malformed("This is not HTTP/1.1"))
 
     def on_headers_complete(self) -> None:
-        """Starts the app, unless the head is refused, which ends the parsing."""
-        self._in_head = False
-        if refusal := self._find_refusal():
-            self._refusal = refusal
-            raise refusal
+        """Start the app, and see what follows the head. Raises what ends the parsing."""
+        chunked, length = False, 0
+        for name, value in self.headers:
+            if name == b"transfer-encoding":
+                chunked = True  # or the parser had refused it
+            elif name == b"content-length":
+                length = int(value)
+        has_body = chunked or length > 0
+        if has_body and self.parser.should_upgrade():  # the parser does not see the body
+            self._refusal = malformed("A request that asks for an upgrade may have no body")
+            raise self._refusal
+        if not has_body or self.parser.get_http_version() == "1.0":  # RFC 9110, 10.1.1
+            self.expect_100_continue = False
         super().on_headers_complete()
-        self._own = self.cycle
-
-    def _find_refusal(self) -> Problem | None:
-        """What is wrong with a head: its size, or a body behind an upgrade, which the parser does not see."""
-        at_most = self._head_size + 2 * SLICE  # of what came in; seldom is there a need to look closer
-        if at_most > self._limits.head and self._measure_head() > self._limits.head:
-            return self._head_too_large()
-        if (
-            self.parser
-            and self.parser.should_upgrade()
-            and any(announces_body(*header) for header in self.headers)
-        ):
-            return Problem(400, "A request that asks for an upgrade may have no body", code="malformed")
-        return None
-
-    def _measure_head(self) -> int:
-        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        if has_body:
+            self._state = State.CHUNK_LINE if chunked else State.BODY
+            self._left, self._size, self._line = length, 0, b""
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        """uvicorn makes its own cycle and has no place for another."""
+        """Make uvicorn's cycle one of ours, for which it has no place."""
         cycle.__class__ = Cycle
+        cycle.transport = self._cycle_transport  # type: ignore[assignment] # pyright: ignore[reportAttributeAccessIssue]
         super()._start_asgi_task(cycle, app)
 
-    def on_chunk_header(self) -> None:
-        """A chunk of the body; after the last one, which has no bytes, come trailers, kept like a head."""
-        self._in_head = True
-        self._head_size = -self._fed
-
-    def on_body(self, body: bytes) -> None:
-        """A part of the body."""
-        self._in_head = False
-        self._body_size += len(body)
-        super().on_body(body)
-
     def on_message_complete(self) -> None:
-        """The last byte of a request."""
-        self._receiving = self._in_head = False
-        self._own = None
+        """Wait for the answer, unless it came before the request was whole."""
         super().on_message_complete()
+        if self.cycle.response_complete:
+            self._state = State.IDLE
+            self._arm_keep_alive(self.timeout_keep_alive)
+        else:
+            self._state = State.ANSWERING
 
     def on_response_complete(self) -> None:
-        """Goes on with the next request, or with a refusal that waited for its turn."""
+        """Go on with what was held, with the rest of the body, or not at all."""
         super().on_response_complete()
-        if self._refused:
-            self._refuse(self._refused)
-        elif self.flow.held and not self.pipeline and not self.transport.is_closing():
-            self.data_received(self.flow.release())
+        if self._state is State.ANSWERING:
+            self._state = State.IDLE
+            self._continue()
+            return
+        self._unset_keepalive_if_required()
+        if self._state is State.REFUSING:
+            self._end()
 
-    def send_400_response(self, msg: str) -> None:
-        """What uvicorn does when the parser fails: here it may have been our own refusal."""
-        self._refuse(self._refusal)
+    def _continue(self) -> None:
+        """Go on after an answer."""
+        self._parse()
 
-    def _unsupported_upgrade_warning(self) -> None:
-        """Nothing is upgraded (RFC 9110, 7.8): goes on with what came behind, which uvicorn drops."""
-        upgrade = sys.exception()
-        self._fed = upgrade.args[0] if upgrade else self._fed
+    def shutdown(self) -> None:
+        """End the connection as soon as what is asked on it is answered."""
+        if not self.cycle or self.cycle.response_complete or self._state is State.LINGERING:
+            self._close()
+        else:
+            self.cycle.keep_alive = False
 
-    def _ensure_keep_alive(self) -> None:
-        """Arms the timeout where nothing is going on: uvicorn stops it at every byte, a stray one, too."""
-        if self.timeout_keep_alive_task is None and (not self.cycle or self.cycle.response_complete):
-            self._arm_keep_alive(self.timeout_keep_alive)
+    def timeout_keep_alive_handler(self) -> None:
+        """Close an idle connection."""
+        self._close()
 
     def _arm_keep_alive(self, seconds: float) -> None:
         self._unset_keepalive_if_required()
@@ -207,36 +416,60 @@ class GuardedProtocol(HttpToolsProtocol):
         return Problem(431, f"A request's head may have {self._limits.head} bytes", code="head-too-large")
 
     def _check_progress(self) -> None:
-        """Answers 408 where the request does not come in fast enough, unless it is us who do not read."""
-        self._watch = None
-        if not self._receiving or self.transport.is_closing():
+        """Answer 408 where the request does not come in fast enough, unless it is us who do not read."""
+        self._progress_timer = None
+        if self._state not in RECEIVING:
             return
         now = self.loop.time()
         if self.flow.read_paused:
             self._began = now
-        rest = self._began + self._limits.seconds + self._body_size / SLOWEST - now
+        rest = self._began + self._limits.seconds + self._body_size / MIN_BODY_RATE - now
         if rest > 0:
-            self._watch = self.loop.call_later(rest, self._check_progress)
+            self._progress_timer = self.loop.call_later(rest, self._check_progress)
         else:
             self._refuse(Problem(408, "The request did not come in time", code="too-slow"))
 
     def _refuse(self, problem: Problem) -> None:
-        """Answers, unless an answer has begun, and closes. Requests that came before are answered first."""
-        own, last = self._own, self.cycle
+        """End the request that comes in: at once, or when the app asks for what is refused."""
         if self.transport.is_closing():
+            self._close()
+        elif self._state is State.HEAD:
+            self._send_refusal(problem)
+            self._end()
+        elif self.cycle.response_complete:
+            self._end()
+        else:
+            self._state = State.REFUSING
+            self._input, self._at = b"", 0
+            self.flow.hold()
+            cast("Cycle", self.cycle).cut_off(lambda: self._send_refusal(problem))
+
+    def _send_refusal(self, problem: Problem) -> None:
+        request_id = make_request_id()
+        answer = answer_problem(problem, request_id)
+        defaults, lines = join_lines(self.server_state.default_headers), join_lines(answer.raw_headers)
+        self.transport.write(
+            frame(answer.status_code, defaults, lines, request_id, bytes(answer.body), close=True)
+        )
+
+    def _end(self) -> None:
+        """End after the last answer; linger where the client may still be sending."""
+        if self._state in ENDED:
             return
-        if self.pipeline or (own is None and last and not last.response_complete):
-            self._refused = self._refused or problem
-            self.flow.pause_reading()
+        idle = self._state in (State.IDLE, State.ANSWERING, State.FAST)
+        if self.flow.ended or self.transport.is_closing() or (idle and not self.flow.held):
+            self._close()
             return
-        if own and not own.response_complete:  # a handler that still reads hears of it
-            own.disconnected = True
-            own.message_event.set()
-        if not (own and own.response_started):
-            request_id = make_request_id()
-            answer = answer_problem(problem, request_id)
-            defaults, lines = join_lines(self.server_state.default_headers), join_lines(answer.raw_headers)
-            self.transport.write(
-                frame(answer.status_code, defaults, lines, request_id, bytes(answer.body), close=True)
-            )
-        self.transport.close()
+        self._state = State.LINGERING
+        self._input, self._at, self._left = b"", 0, LINGER_SIZE
+        self._unset_keepalive_if_required()
+        if self._progress_timer:
+            self._progress_timer.cancel()
+        self._progress_timer = self.loop.call_later(LINGER_TIMEOUT, self._close)
+        self.transport.write_eof()
+        self.flow.release()
+
+    def _close(self) -> None:
+        if self._state is not State.CLOSED:
+            self._state = State.CLOSED
+            self.transport.close()

@@ -18,7 +18,7 @@ from uvicorn.supervisors import Multiprocess
 from uvicorn.supervisors.statreload import StatReload
 
 from svc.config import PACKAGE, find_folder
-from svc.http.fast_path import HotProtocol
+from svc.http.fast_path import FastProtocol
 from svc.http.protocol import find_misfit
 
 SHUTDOWN_TIMEOUT = 10
@@ -99,7 +99,7 @@ def find_protocol() -> type[asyncio.Protocol] | str:
     if misfit := find_misfit():
         print(f"Without short cuts and limits on receiving: {misfit}", file=sys.stderr, flush=True)
         return "httptools"
-    return HotProtocol
+    return FastProtocol
 
 
 def configure(make_app: MakeApp, workers: int = 1, *, reload: bool = False) -> uvicorn.Config:

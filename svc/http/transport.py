@@ -1,9 +1,15 @@
 """How a connection writes, and when it reads on: as uvicorn does, less what that costs, and with bounds."""
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import Callable, Iterable
 from typing import cast
 
-from uvicorn._types import ASGISendEvent, HTTPResponseBodyEvent, HTTPResponseStartEvent
+from uvicorn._types import (
+    ASGIReceiveEvent,
+    ASGISendEvent,
+    HTTPResponseBodyEvent,
+    HTTPResponseStartEvent,
+)
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
@@ -11,14 +17,14 @@ CLOSING = b"connection: close\r\n"
 
 
 def join_lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """Headers as they are written; names are in lower case."""
+    """Join headers as they are written; names are in lower case."""
     return b"".join([b"%b: %b\r\n" % header for header in headers])
 
 
 def frame(
     status: int, defaults: bytes, lines: bytes, request_id: bytes, body: bytes, *, close: bool
 ) -> bytes:
-    """A whole response; `defaults` and `lines` are the lines of uvicorn's headers and of its own."""
+    """Make a whole response; `defaults` and `lines` are the lines of uvicorn's headers and of its own."""
     return b"%b%b%bx-request-id: %b\r\n%b\r\n%b" % (
         STATUS_LINE[status],
         defaults,
@@ -29,6 +35,15 @@ def frame(
     )
 
 
+class CycleTransport:
+    """The transport as a cycle uses it. Where a cycle closes it, the protocol decides how."""
+
+    def __init__(self, transport: asyncio.Transport, end: Callable[[], None]) -> None:
+        self.write = transport.write
+        self.is_closing = transport.is_closing
+        self.close = end
+
+
 class Cycle(RequestResponseCycle):
     """One request and its response, whose start is kept until the body begins, as ASGI asks of servers.
 
@@ -37,10 +52,32 @@ class Cycle(RequestResponseCycle):
     """
 
     _start: HTTPResponseStartEvent | None = None
+    _refuse: Callable[[], None] | None = None
+
+    def cut_off(self, refuse: Callable[[], None]) -> None:
+        """Let no more of the body come in; `refuse` answers an app that asks for it."""
+        self._refuse = refuse
+        self.message_event.set()
+
+    async def receive(self) -> ASGIReceiveEvent:
+        """Give the app what came of the body; where no more can come, refuse what it would answer."""
+        message = await super().receive()
+        if self._refuse is None or message["type"] != "http.request":
+            return message
+        if message["body"]:
+            self.message_event.set()  # the next one has nothing to wait for
+            return message
+        self.disconnected = True
+        if not self.response_started:
+            self._refuse()
+        self.transport.close()
+        return {"type": "http.disconnect"}
 
     async def send(self, message: ASGISendEvent) -> None:
-        """What the app says."""
+        """Send what the app says."""
         if message["type"] == "http.response.start" and not self.response_started:
+            if self.waiting_for_100_continue:  # a client that goes on without its body would be misread
+                self.keep_alive = False
             self._start = message
             return
         start, self._start = self._start, None
@@ -55,13 +92,13 @@ class Cycle(RequestResponseCycle):
             await super().send(message)
 
     def _is_whole(self, start: HTTPResponseStartEvent, body: HTTPResponseBodyEvent) -> bool:
-        """Whether it is a good answer with all of its body; what refuses may ask for more than a write."""
+        """Tell a good answer with all of its body; what refuses may ask for more than a write."""
         if body.get("more_body") or self.scope["method"] == "HEAD" or start["status"] >= 300:
             return False
         return (b"content-length", b"%d" % len(body.get("body", b""))) in start.get("headers", ())
 
     def _send_whole(self, start: HTTPResponseStartEvent, body: bytes) -> None:
-        """Raises ValueError for a header that would be two lines."""
+        """Write it in one go. Raises ValueError for a header that would be two lines."""
         if self.disconnected:
             return
         headers = (*self.default_headers, *start.get("headers", ()))
@@ -71,6 +108,7 @@ class Cycle(RequestResponseCycle):
         closing = b"" if self.keep_alive else CLOSING
         self.transport.write(b"%b%b%b\r\n%b" % (STATUS_LINE[start["status"]], lines, closing, body))
         self.response_started = self.response_complete = True
+        self.waiting_for_100_continue = False
         self.message_event.set()
         if not self.keep_alive:
             self.transport.close()
@@ -78,22 +116,23 @@ class Cycle(RequestResponseCycle):
 
 
 class Flow(FlowControl):
-    """uvicorn's, that reads no more while requests are held back from the parser."""
+    """uvicorn's, that reads no more while input is held back from the parser."""
 
-    held = b""
+    held = False
+    ended = False
+    """Whether the client said that nothing more will come."""
 
-    def hold(self, data: bytes) -> None:
-        """Keeps what comes behind unanswered requests: one read at most."""
-        self.held += data
+    def hold(self) -> None:
+        """Read no more."""
+        self.held = True
         self.pause_reading()
 
-    def release(self) -> bytes:
-        """What was held. Reading goes on."""
-        data, self.held = self.held, b""
+    def release(self) -> None:
+        """Read on."""
+        self.held = False
         self.resume_reading()
-        return data
 
     def resume_reading(self) -> None:
-        """Reads on, unless something is held."""
+        """Read on, unless something is held."""
         if not self.held:
             super().resume_reading()

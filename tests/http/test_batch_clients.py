@@ -3,7 +3,6 @@
 import json
 import logging
 import re
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -12,19 +11,28 @@ import httpx
 import pytest
 
 from svc.config import Config
+from svc.http.protocol import State
 from svc.postgres.queueing import CONCURRENCY
 from tests.postgres.test_batching import EVERYTHING, FILL, holding
 from tests.support import Service, make_key, with_settings
+from tests.support.raw import wait_for
 from tests.users.test_freshness import NAME, Wire, wired
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 
 
-def ask_all(wires: list[Wire]) -> None:
-    """Has the first ask for user 1, and so on; the key is known when this is over."""
+def ask_all(service: Service, wires: list[Wire]) -> None:
+    """Has the first ask for user 1, and so on, and waits until all of them wait or are answered."""
     for number, wire in enumerate(wires, 1):
         wire.get(f"/users/{number}")
-    time.sleep(0.2)
+    wait_for(lambda: count_waiting(service) + sum(wire.is_answered() for wire in wires) >= len(wires))
+
+
+def count_waiting(service: Service) -> int:
+    """The connections whose requests are whole, and whose answers are not."""
+    connections = [*service.server.server_state.connections]
+    states = [getattr(connection, "_state", None) for connection in connections]  # none for a moment
+    return sum(state in (State.FAST, State.ANSWERING) for state in states)
 
 
 def names(wires: list[Wire]) -> list[bytes]:
@@ -36,13 +44,13 @@ def test_who_hangs_up_takes_nothing_along(config: Config, sql: Sql, service: Ser
     token = make_key(config)
     for _ in range(2):
         with wired(service, token, 40) as wires:
-            ask_all(wires)
+            ask_all(service, wires)
             assert names(wires) == [b"%d" % number for number in range(1, 41)]
             with holding(config, EVERYTHING):
-                ask_all(wires)
+                ask_all(service, wires)
                 for number, wire in enumerate(wires[::2]):
                     wire.hang_up(rudely=number % 2 == 0)
-                time.sleep(0.1)
+                wait_for(lambda: len(service.server.server_state.connections) <= 30)  # others half-closed
             assert names(wires[1::2]) == [b"%d" % number for number in range(2, 41, 2)]
 
 
@@ -54,7 +62,7 @@ def test_too_many_are_refused_at_once_and_the_others_served(config: Config, sql:
             wire.get("/users/1")
             wire.receive()
         with holding(config, EVERYTHING):
-            ask_all(wires)
+            ask_all(service, wires)
             refused = [wire for wire in wires if wire.is_answered()]
             for status, data in (wire.receive() for wire in refused):
                 assert status == 503
@@ -71,10 +79,10 @@ def test_an_error_that_many_share_is_logged_in_little_for_each(
     sql(FILL, 40)
     token, config = make_key(config), with_settings(config, query_timeout=0.5)
     with Service(config) as service, wired(service, token, 40) as wires:
-        ask_all(wires)
+        ask_all(service, wires)
         names(wires)
         with holding(config, EVERYTHING):
-            ask_all(wires)
+            ask_all(service, wires)
             assert {wire.receive()[0] for wire in wires} == {503}
     lines = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
     logging.getLogger().handlers.clear()  # they hold this test's stderr

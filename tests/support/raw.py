@@ -26,6 +26,14 @@ def normalise(answers: bytes) -> bytes:
     return VARYING.sub(b"*", answers)
 
 
+def wait_for(condition: Callable[[], object], seconds: float = 30) -> None:
+    """Waits for what another thread does, which takes a moment; a failure takes so many seconds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
 class Ground:
     """A database with the users 1 to 9, and a key that may read them and one that may not."""
 
@@ -47,10 +55,7 @@ class Ground:
 
             def wait() -> None:
                 waiting = "select from pg_locks where not granted and relation = 'users'::regclass"
-                deadline = time.monotonic() + 10
-                while not watcher.execute(waiting).fetchall():
-                    assert time.monotonic() < deadline
-                    time.sleep(0.01)
+                wait_for(lambda: watcher.execute(waiting).fetchall())
 
             yield wait
 
@@ -168,14 +173,14 @@ class Taken:
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.count = 0
-        match = svc.http.fast_path.ShortCuts.match
+        match = svc.http.fast_path.FastPath.match
 
-        def count(short_cuts: svc.http.fast_path.ShortCuts, data: bytes) -> Any:
+        def count(short_cuts: svc.http.fast_path.FastPath, data: bytes) -> Any:
             found = match(short_cuts, data)
             self.count += found is not None
             return found
 
-        patch.setattr(svc.http.fast_path.ShortCuts, "match", count)
+        patch.setattr(svc.http.fast_path.FastPath, "match", count)
 
 
 def cut(data: bytes, places: Iterable[int]) -> list[bytes]:
