@@ -15,7 +15,6 @@ OF_RESOURCES = (
 """The product's resources, and what the tests of them share."""
 
 ON_USERS = {
-    "tests/http/test_bad_input.py",
     "tests/http/test_batch_clients.py",
     "tests/http/test_short_cut_manners.py",
 }

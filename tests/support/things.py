@@ -28,6 +28,7 @@ from svc.postgres.catalog import Facts
 from svc.postgres.pool import Database
 from svc.postgres.queries import Executor, Queries
 from svc.postgres.queueing import BoundedQueue, Limits, queue_each
+from tests import support
 from tests.support import NUMBERS, Service
 
 FILE = str(Path(__file__).with_name("things.sql"))
@@ -341,6 +342,11 @@ def make_table(url: str) -> None:
 def serve_things(config: Config) -> Service:
     """Return the service with the resource of things beside the product's."""
     return Service(config, build, proven=PROVEN)
+
+
+def make_key(config: Config) -> str:
+    """Return a new key that may do everything with things."""
+    return support.make_key(config, *SCOPES)
 
 
 FILL = """insert into things (name, note) select 'thing ' || n, n::text from generate_series(1, %s) as n"""
