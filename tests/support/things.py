@@ -49,7 +49,7 @@ PROVEN = {"create_thing": Facts({}, [], {}, [*CONSTRAINTS])}
 
 
 class CreateThing(Struct, frozen=True, forbid_unknown_fields=True):
-    """The body of `POST /things`. Of a size the database alone knows the bounds."""
+    """The body of `POST /things`. A size may be more than is stored, so that the database has to refuse it."""
 
     name: Text
     note: Text | None = None
