@@ -12,7 +12,7 @@ import pytest
 from svc.config import Config, DatabaseUrl
 from svc.postgres.embedded import EmbeddedServer
 from svc.postgres.migrations import migrate
-from tests.support import NUMBERS, QUICK, TEMPLATE, Service, at, make_key
+from tests.support import NUMBERS, QUICK, TEMPLATE, Service, at, command_line, make_key
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -35,6 +35,13 @@ def admin(server_url: DatabaseUrl) -> Iterator[Callable[[str], None]]:
     """Runs a statement on the server, outside of any test's database."""
     with psycopg.connect(server_url, autocommit=True) as connection:
         yield lambda statement: connection.execute(statement.encode()) and None
+
+
+@pytest.fixture(scope="module", autouse=True)
+def clean_up() -> Iterator[None]:
+    """Leaves no command running, whatever fails."""
+    yield
+    command_line.clean_up()
 
 
 @pytest.fixture

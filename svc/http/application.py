@@ -17,20 +17,21 @@ from svc.http.operations import Endpoint, Operation, not_found
 from svc.http.protocol import ReceiveLimits
 from svc.http.resource import MACHINERY, Resource, Service, collect_constraints, collect_queries
 from svc.http.wiring import WiringError, find_mistakes
-from svc.postgres.catalog import CatalogQueries, find_drift, read_proven
+from svc.postgres.catalog import CatalogQueries, Proven, find_drift, read_proven
 from svc.postgres.pool import Database
 
 GC_THRESHOLD = 20_000
 """Objects between two runs of the collector, which by default looks for cycles each 700."""
 
 
-def make_app(service: Service, resources: Sequence[Resource]) -> ASGIApp:
+def make_app(service: Service, resources: Sequence[Resource], proven: Proven | None = None) -> ASGIApp:
     """Return the app. It opens nothing: the lifespan does, and goes on where the database is down.
 
-    Raises QueryError where the SQL and its signatures disagree, WiringError for what was forgotten.
+    `proven` are the facts of the queries, out of queries/proven.json unless they are given. Raises
+    QueryError where the SQL and its signatures disagree, WiringError for what was forgotten.
     """
     config, resources = service.config, [MACHINERY, *resources]
-    if mistakes := find_mistakes(resources, read_proven()):
+    if mistakes := find_mistakes(resources, read_proven() if proven is None else proven):
         raise WiringError(mistakes)
     configure_logging()
     queries = collect_queries(resources)

@@ -37,6 +37,8 @@ from svc.postgres.statements import Query
 
 T = TypeVar("T")
 
+OUTCOME_UNKNOWN = "The change may have been made, or may not"
+
 REPROVE_INTERVAL = 1.0
 """Seconds that a query which disagreed with the schema is refused without another look at the schema."""
 
@@ -110,7 +112,7 @@ class Database:
         except Exception as error:
             self._handle_error(connection, error)
             if is_outcome_unknown(error) and not query.reads:
-                raise OutcomeUnknownError("The change may have been made, or may not") from error
+                raise OutcomeUnknownError(OUTCOME_UNKNOWN) from error
             raise
         finally:
             self._release(connection)
@@ -159,9 +161,7 @@ class Database:
             if snapshot:  # what was prepared but not run has taken an older one, which this ends
                 async with connection.transaction():
                     pass
-            async with connection.transaction(
-                isolation="repeatable_read" if snapshot else None, readonly=snapshot
-            ):
+            async with run_block(connection, snapshot=snapshot):
                 yield connection
         except (asyncio.CancelledError, TimeoutError, QueryTimeoutError):
             connection.terminate()  # its `begin` may be on the way: nobody may write behind it
@@ -331,6 +331,26 @@ class Savepoints:
     def begin(self) -> AbstractAsyncContextManager[object]:
         """Return a block whose changes are taken back where it raises, and no others."""
         return self._connection.transaction()
+
+
+@asynccontextmanager
+async def run_block(connection: Connection, *, snapshot: bool) -> AsyncGenerator[None]:
+    """Begin a transaction, and end it with its block. Raises OutcomeUnknownError for a lost commit.
+
+    What is lost before that is rolled back for certain.
+    """
+    committing = False
+    try:
+        async with connection.transaction(
+            isolation="repeatable_read" if snapshot else None, readonly=snapshot
+        ):
+            yield
+            committing = not snapshot
+    except Exception as error:
+        if committing and is_outcome_unknown(error):
+            connection.terminate()
+            raise OutcomeUnknownError(OUTCOME_UNKNOWN) from error
+        raise
 
 
 def give_up(future: "asyncio.Future[Connection | None]") -> None:

@@ -13,10 +13,11 @@ import pytest
 from svc.config import Config
 from svc.http.protocol import State
 from svc.postgres.queueing import CONCURRENCY
-from tests.postgres.test_batching import EVERYTHING, FILL, holding
 from tests.support import Service, make_key, with_settings
+from tests.support.locks import holding
 from tests.support.raw import wait_for
-from tests.users.test_freshness import NAME, Wire, wired
+from tests.support.users import EVERYTHING, FILL, NAME
+from tests.support.wires import Wire, wired
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 

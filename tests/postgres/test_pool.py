@@ -5,124 +5,51 @@ import gc
 import random
 import re
 import warnings
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from functools import wraps
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import asyncpg
-import msgspec
 import pytest
 
 from svc.config import Config, find_folder
-from svc.postgres.connection import Connection
 from svc.postgres.errors import DatabaseError, InvalidValueError
 from svc.postgres.pool import Database
-from svc.postgres.statements import Query, load
-from tests.support import QUERIES, Raw, problem_of, with_settings
+from svc.postgres.statements import load
+from tests.support import Raw, with_settings
+from tests.support.locks import BACKENDS, count_backends, count_blocked, holding
+from tests.support.loops import on_a_loop, take_turns
+from tests.support.pools import (
+    ask,
+    count_usable,
+    find_backends,
+    make_query,
+    opened,
+    refuse,
+    sleep,
+    transact,
+    wait_for_lock,
+)
+from tests.support.things import FILE, FILL, ThingQueries, insert, insert_in_transaction
+from tests.support.waiting import until
 
 Sql = Callable[..., list[tuple[Any, ...]]]
-
-PAIRS = [pair for queries in QUERIES for pair in queries.pairs()]
-OURS = "from pg_stat_activity where application_name = 'bareline' and datname = current_database()"
-DATABASE_ERRORS = (DatabaseError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
-
-
-def on_a_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    """Runs an async test."""
-
-    @wraps(test)
-    def run(**fixtures: Any) -> None:
-        asyncio.run(test(**fixtures))
-
-    return run
-
-
-@asynccontextmanager
-async def opened(config: Config, pairs: Any = (), **settings: Any) -> AsyncGenerator[Database]:
-    """A database that is closed at the end."""
-    database = Database(with_settings(config, **settings), pairs)
-    try:
-        yield database
-    finally:
-        await database.close()
-
-
-def query(sql: str) -> Query:
-    """A query that is in no file; a long one is not to be run twice."""
-    reads = "pg_sleep" not in sql and "insert" not in sql
-    return msgspec.structs.replace(load("health.sql")["get_writability"], sql=sql, reads=reads)
-
-
-async def ask(database: Database, sql: str, *arguments: object) -> Any:
-    """The only value of a statement's only row."""
-    ((value,),) = await database.fetch_all(query(sql), arguments)
-    return value
-
-
-def sleep(database: Database, seconds: float) -> "asyncio.Task[int]":
-    """A query that takes its time on a connection and gives its backend's number."""
-    return asyncio.create_task(ask(database, "select pg_backend_pid() from pg_sleep($1)", seconds))
-
-
-async def transact(database: Database, seconds: float) -> None:
-    """A transaction with a query that takes its time."""
-    async with database.transaction(Raw) as connection:
-        await connection.fetchval("select 1 from pg_sleep($1)", seconds)
-
-
-async def find_backends(database: Database, number: int) -> set[int]:
-    """The backends of so many queries at the same time."""
-    return set(await asyncio.gather(*(sleep(database, 0.05) for _ in range(number))))
-
-
-async def count_usable(database: Database) -> int:
-    """How many connections can be out at the same time, each of them working."""
-    count = 0
-    async with AsyncExitStack() as stack:
-        with suppress(*DATABASE_ERRORS):
-            while True:
-                connection = await stack.enter_async_context(database.transaction(Raw))
-                count += await connection.fetchval("select 1")
-    return count
-
-
-def count(sql: Sql) -> int:
-    """How many connections the server has from us."""
-    return int(sql(f"select count(*) {OURS}")[0][0])
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Waits for something that the server does by itself."""
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110  # no event tells of it
-            await asyncio.sleep(0.01)
-
-
-async def refuse(query: Awaitable[object]) -> str | None:
-    """The code of the 503 that a query ends in."""
-    with pytest.raises(DATABASE_ERRORS) as caught:
-        await query
-    problem = problem_of(caught.value)
-    assert problem, repr(caught.value)
-    assert (problem.status, *problem.headers) == (503, "Retry-After")
-    return problem.code
 
 
 @on_a_loop
 async def test_connections_open_when_needed_and_no_more_than_that(config: Config, sql: Sql) -> None:
     async with opened(config, pool_size=3) as database:
-        assert count(sql) == 0
+        assert count_backends(sql) == 0
         await ask(database, "select 1")
-        assert count(sql) == 1
-        tasks = [sleep(database, 0.01) for _ in range(60)]
-        counts = set()
-        while not all(task.done() for task in tasks):
-            counts.add(count(sql))
-            await asyncio.sleep(0)
-        assert max(counts) == 3
-        assert len({task.result() for task in tasks}) == 3
-    await until(lambda: count(sql) == 0)
+        assert count_backends(sql) == 1
+        with holding(config, "select pg_advisory_xact_lock(1)"):
+            tasks = [wait_for_lock(database, 1) for _ in range(60)]
+            await until(lambda: count_blocked(sql) == 3)
+            await take_turns()
+            assert count_backends(sql) == 3
+        assert len(set(await asyncio.gather(*tasks))) == 3
+        assert count_backends(sql) == 3
+    await until(lambda: count_backends(sql) == 0)
 
 
 @on_a_loop
@@ -131,9 +58,9 @@ async def test_close_ends_idle_connections_now_and_others_later(config: Config, 
     await find_backends(database, 3)
     async with database.transaction(Raw) as connection:
         await database.close()
-        await until(lambda: count(sql) == 1)
+        await until(lambda: count_backends(sql) == 1)
         assert await connection.fetchval("select 1") == 1
-    await until(lambda: count(sql) == 0)
+    await until(lambda: count_backends(sql) == 0)
 
 
 @pytest.mark.parametrize("settings", [{"pool_size": 1}, {"pool_size": 4}, {"statement_cache": 0}])
@@ -164,7 +91,8 @@ async def test_a_full_queue_refuses_at_once_and_holds_only_those_who_still_wait(
                 task.cancel()
             await asyncio.wait(waiting)
             last = sleep(database, 0)
-            await asyncio.wait([last], timeout=0.05)
+            await take_turns()
+            assert not last.done()
         assert await last  # nobody else waited any more, so there was room
 
 
@@ -185,7 +113,7 @@ async def test_cancellation_at_any_point_loses_no_connection(
                     task.cancel()  # once more, on its way out
             await asyncio.gather(*tasks, return_exceptions=True)
         assert await count_usable(database) == 3
-        assert count(sql) == 3
+        await until(lambda: count_backends(sql) == 3)
 
 
 @on_a_loop
@@ -193,14 +121,14 @@ async def test_cancellation_while_a_connection_opens_leaves_none_behind(config: 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ResourceWarning)
         for milliseconds in range(0, 30, 2):
-            async with opened(config, PAIRS, pool_size=1) as database:
+            async with opened(config, ThingQueries.pairs(), pool_size=1) as database:
                 task = sleep(database, 0)
                 await asyncio.wait([task], timeout=milliseconds / 1000)
                 task.cancel()
                 await asyncio.wait([task])
         del task
         gc.collect()
-    await until(lambda: count(sql) == 0)
+    await until(lambda: count_backends(sql) == 0)
     assert [str(warning.message) for warning in caught] == []
 
 
@@ -211,7 +139,7 @@ async def test_a_query_out_of_time_ends_and_its_connection_stays_usable(config: 
             codes = await asyncio.gather(*(refuse(sleep(database, 60)) for _ in range(2)))
             assert set(codes) == {"outcome-unknown"}  # it might have been a write
         assert await count_usable(database) == 2
-        assert sql(f"select pid {OURS} and state = 'active'") == []
+        await until(lambda: sql(f"select pid {BACKENDS} and state = 'active'") == [])
 
 
 @on_a_loop
@@ -220,25 +148,12 @@ async def test_connections_that_the_server_ends_are_replaced(config: Config, sql
         for _ in range(3):
             old = await find_backends(database, 3)
             running = sleep(database, 60)
-            await until(lambda: sql(f"select pid {OURS} and state = 'active'") != [])
-            sql(f"select pg_terminate_backend(pid) {OURS}")
+            await until(lambda: sql(f"select pid {BACKENDS} and state = 'active'") != [])
+            sql(f"select pg_terminate_backend(pid) {BACKENDS}")
             assert await refuse(running) == "database-unavailable"
-            await until(lambda: count(sql) == 0)
+            await until(lambda: count_backends(sql) == 0)
             new = await find_backends(database, 3)
             assert (len(old), len(new), old & new) == (3, 3, set())
-
-
-async def insert(executor: Database | Connection) -> int:
-    """A write."""
-    change = "insert into api_keys (name, key_hash, scopes) values ('a', '', '{}') returning id"
-    ((number,),) = await executor.fetch_all(query(change), ())
-    return int(number)
-
-
-async def insert_in_transaction(database: Database) -> int:
-    """A write inside a transaction."""
-    async with database.transaction(Raw) as connection:
-        return await insert(connection)
 
 
 @pytest.mark.parametrize("write", [insert, insert_in_transaction])
@@ -253,7 +168,7 @@ async def test_a_write_after_a_cancelled_transaction_is_kept(
         cancelled.cancel()
         await asyncio.wait([cancelled])
         number = await write(database)
-        assert sql("select id from api_keys") == [(number,)]
+        assert sql("select id from things") == [(number,)]
 
 
 @on_a_loop
@@ -261,15 +176,15 @@ async def test_a_snapshot_begins_where_it_is_asked_for(config: Config, sql: Sql)
     """Not with a statement that was prepared before and could not be run."""
     async with opened(config, pool_size=1) as database:
         with pytest.raises(InvalidValueError):
-            await ask(database, "select id from users where id = $1", "no number")
-        sql("insert into users (email, hashed_password) values ('a@b.de', 'x')")
+            await ask(database, "select id from things where id = $1", "no number")
+        sql(FILL, 2)
         async with database.transaction(Raw, snapshot=True) as connection:
-            assert await connection.fetch_one(query("select email from users"), []) is not None
-            sql("delete from users")
-            assert await connection.fetch_one(query("select email from users"), []) is not None
+            assert await connection.fetch_one(make_query("select name from things"), []) is not None
+            sql("delete from things")
+            assert await connection.fetch_one(make_query("select name from things"), []) is not None
             with pytest.raises(asyncpg.ReadOnlySQLTransactionError):
                 await insert(connection)
-        assert await connection.fetch_one(query("select email from users"), []) is None
+        assert await connection.fetch_one(make_query("select name from things"), []) is None
 
 
 @pytest.mark.parametrize("write", [insert, insert_in_transaction])
@@ -297,15 +212,15 @@ select (select array_agg((name, setting)::text order by name) from pg_settings):
 """
 
 
-@pytest.mark.parametrize("file", sorted(path.name for path in find_folder("queries").glob("*.sql")))
+@pytest.mark.parametrize("file", [FILE, *sorted(path.name for path in find_folder("queries").glob("*.sql"))])
 @on_a_loop
 async def test_no_query_leaves_anything_behind_in_its_session(config: Config, file: str) -> None:
     async with opened(config, pool_size=1) as database:
-        before = await database.fetch_all(query(SESSION), ())
+        before = await database.fetch_all(make_query(SESSION), ())
         for each in load(file).values():
             with suppress(asyncpg.PostgresError, DatabaseError):  # what null is no good for
                 await database.fetch_all(each, [None for _ in each.parameters])
-            assert await database.fetch_all(query(SESSION), ()) == before, each
+            assert await database.fetch_all(make_query(SESSION), ()) == before, each
             assert not re.match("(?i)set (?!local)|listen|load|discard|declare|prepare", each.sql), each
             assert not re.search(r"(?i)set_config\((?!.*, true\))|advisory_(un)?lock", each.sql), each
 

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -25,6 +26,7 @@ from svc.http import resource
 from svc.http.application import make_app
 from svc.http.problems import Problem, find_problem
 from svc.http.server import configure
+from svc.postgres.catalog import Proven, read_proven
 from svc.postgres.errors import translate
 from svc.postgres.pool import Database
 
@@ -55,10 +57,11 @@ SCOPES = resource.collect_scopes(RESOURCES)
 CONSTRAINTS = resource.collect_constraints(RESOURCES)
 
 
-def make_app_with(config: Config, more: Sequence[resource.Build]) -> ASGIApp:
-    """Return the app, with more resources."""
+def make_app_with(config: Config, more: Sequence[resource.Build], proven: Proven) -> ASGIApp:
+    """Return the app, with more resources and what is proven of their queries."""
     parts = resource.Service(config)
-    return make_app(parts, [*build_resources(parts), *(build(parts) for build in more)])
+    resources = [*build_resources(parts), *(build(parts) for build in more)]
+    return make_app(parts, resources, {**read_proven(), **proven})
 
 
 def problem_of(error: Exception) -> Problem | None:
@@ -67,11 +70,14 @@ def problem_of(error: Exception) -> Problem | None:
 
 
 class Service:
-    """The real service, served by uvicorn on a port of its own, in a thread."""
+    """The real service, served by uvicorn on a port of its own, in a thread.
 
-    def __init__(self, config: Config, *more: resource.Build) -> None:
+    It may have more resources than the product's; `proven` are the facts of their queries.
+    """
+
+    def __init__(self, config: Config, *more: resource.Build, proven: Proven = MappingProxyType({})) -> None:
         self.config = config
-        make = partial(make_app_with, config, more)
+        make = partial(make_app_with, config, more, proven)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address: tuple[str, int] = self._listener.getsockname()
         self.url = f"http://127.0.0.1:{self.address[1]}"

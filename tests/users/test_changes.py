@@ -18,9 +18,12 @@ from svc.postgres.errors import ConstraintError
 from svc.users.handlers import UserChange, update_alone
 from svc.users.rows import StoredUser
 from svc.users.structs import UpdateUser
-from tests.postgres.test_batching import FILL, WRITES, Lanes, holding, lanes, names
-from tests.postgres.test_pool import OURS, on_a_loop, refuse, until
 from tests.support import pointers, problem
+from tests.support.locks import BACKENDS, holding
+from tests.support.loops import on_a_loop
+from tests.support.pools import refuse
+from tests.support.users import FILL, WRITES, UserBatchers, names, user_batchers
+from tests.support.waiting import until
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 User = dict[str, Any]
@@ -35,7 +38,7 @@ def versions(rows: list[StoredUser | None]) -> list[int | None]:
 @on_a_loop
 async def test_each_change_of_a_batch_has_its_own_outcome(config: Config, sql: Sql) -> None:
     sql(FILL, 10)
-    async with lanes(config) as it:
+    async with user_batchers(config) as it:
         asked = [(1, None), (2, 1), (3, 7), (4, None), (99, None), (4, None), (4, 2), (5, 1), (5, 1)]
         rows = await asyncio.gather(*(it.change(*each) for each in asked))
         assert ("update_users", 6) in it.sent
@@ -51,7 +54,7 @@ async def test_each_change_of_a_batch_has_its_own_outcome(config: Config, sql: S
 @on_a_loop
 async def test_a_locked_row_holds_up_nobody_else(config: Config, sql: Sql) -> None:
     sql(FILL, 30)
-    async with lanes(config, pool_size=6) as it:
+    async with user_batchers(config, pool_size=6) as it:
         with holding(config, LOCKED.format(3)):
             locked = []
             for number in (1, 2, 3):
@@ -71,7 +74,7 @@ async def test_a_locked_row_holds_up_nobody_else(config: Config, sql: Sql) -> No
 @on_a_loop
 async def test_many_locked_rows_leave_connections_for_everybody_else(config: Config, sql: Sql) -> None:
     sql(FILL, 60)
-    async with lanes(config, pool_size=4, acquire_timeout=0.5) as it:
+    async with user_batchers(config, pool_size=4, acquire_timeout=0.5) as it:
         with holding(config, LOCKED.format(40)):
             locked = [asyncio.ensure_future(it.change(number)) for number in range(1, 41)]
             await asyncio.sleep(0.1)
@@ -88,12 +91,12 @@ async def test_many_locked_rows_leave_connections_for_everybody_else(config: Con
 @on_a_loop
 async def test_a_locked_row_is_waited_for_no_longer_than_a_query_may_take(config: Config, sql: Sql) -> None:
     sql(FILL, 5)
-    async with lanes(config, query_timeout=0.3) as it:
+    async with user_batchers(config, query_timeout=0.3) as it:
         with holding(config, LOCKED.format(1)):
             locked = asyncio.ensure_future(it.change(1))
             assert versions(await asyncio.gather(*map(it.change, range(2, 6)))) == [2] * 4
             assert await refuse(locked) == "outcome-unknown"
-            await until(lambda: sql(f"select pid {OURS} and state = 'active'") == [])
+            await until(lambda: sql(f"select pid {BACKENDS} and state = 'active'") == [])
         assert versions(await asyncio.gather(*map(it.change, range(1, 6)))) == [2, 3, 3, 3, 3]
 
 
@@ -108,7 +111,7 @@ async def test_a_change_that_the_database_refuses_fails_alone(
     sql(
         "create trigger refused before update on users for each row when (new.id = 7) execute function refuse()"
     )
-    async with lanes(config) as it:
+    async with user_batchers(config) as it:
         ends = await asyncio.gather(*map(it.change, range(1, 21)), return_exceptions=True)
     assert [number for number, end in enumerate(ends, 1) if not isinstance(end, StoredUser)] == [7]
     assert sql(VERSIONS) == [(2,)] * 6 + [(1,)] + [(2,)] * 13
@@ -122,7 +125,7 @@ async def test_workers_that_change_the_same_rows_lose_no_change_and_meet_no_dead
     sql("analyze users")
     found: dict[int, list[int]] = {number: [] for number in range(1, 21)}
 
-    async def work(it: Lanes, numbers: list[int]) -> None:
+    async def work(it: UserBatchers, numbers: list[int]) -> None:
         for _ in range(25):
             rows = await asyncio.gather(*map(it.change, numbers))
             for row in rows:
@@ -130,7 +133,7 @@ async def test_workers_that_change_the_same_rows_lose_no_change_and_meet_no_dead
                 found[row.id].append(row.version)
 
     order = list(range(1, 21))
-    async with lanes(config) as one, lanes(config) as other:
+    async with user_batchers(config) as one, user_batchers(config) as other:
         with holding(config, "select from users where id = 10 for update"):  # so that they meet in the middle
             work_of_all = asyncio.gather(
                 work(one, order), work(other, order[::-1]), work(other, order), work(one, order[::-1])
@@ -147,7 +150,7 @@ async def test_workers_that_change_the_same_rows_lose_no_change_and_meet_no_dead
 @on_a_loop
 async def test_of_changes_of_one_version_one_is_made(config: Config, sql: Sql) -> None:
     sql(FILL, 5)
-    async with lanes(config) as one, lanes(config) as other:
+    async with user_batchers(config) as one, user_batchers(config) as other:
         for version in range(1, 21):
             asked = [
                 it.change(number, version) for it in (one, other) for number in range(1, 6) for _ in range(3)
@@ -176,17 +179,17 @@ def read_change(number: int, wanted: list[int] | None, body: User) -> UserChange
     return UserChange(number, wanted, decoder(UpdateUser).decode(content))
 
 
-async def find_outcome(it: Lanes, change: UserChange, batched: bool) -> object:
+async def find_outcome(it: UserBatchers, change: UserChange, batched: bool) -> object:
     """What a change comes to."""
     try:
         return await (
-            it.changes.get(change) if batched and change.is_small else update_alone(it.users, change)
+            it.changes.get(change) if batched and change.is_small else update_alone(it.queries, change)
         )
     except ConstraintError as error:
         return error.name
 
 
-async def apply(it: Lanes, sql: Sql, rounds: list[dict[int, Any]], batched: bool) -> object:
+async def apply(it: UserBatchers, sql: Sql, rounds: list[dict[int, Any]], batched: bool) -> object:
     """All outcomes, and the rows in the end."""
     sql("truncate users restart identity cascade")
     sql(FILL, 5)
@@ -206,7 +209,7 @@ def test_changes_in_batches_are_the_same_as_one_by_one(config: Config, sql: Sql)
     sql("alter table users alter created_at set default '2026-01-01'")
 
     async def compare(rounds: list[dict[int, Any]]) -> None:
-        async with lanes(config, pool_size=6) as it:
+        async with user_batchers(config, pool_size=6) as it:
             assert await apply(it, sql, rounds, True) == await apply(it, sql, rounds, False)
             sizes.extend(size for name, size in it.sent if name == "update_users")
 

@@ -16,17 +16,12 @@ from hypothesis import strategies as st
 
 from svc.config import Config
 from tests.support import Service, make_key, problem, with_settings
+from tests.support.exports import FILL, PATH, find_exports
+from tests.support.waiting import wait_for
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 
-PATH = "/users/export"
 CSV = {"Accept": "text/csv"}
-FILL = """
-    insert into users (email, hashed_password, display_name, is_active, created_at)
-    select 'user' || n || '@example.com', 'secret', case when n %% 3 > 0 then 'Name ' || n end, n %% 5 > 0,
-        timestamptz '2026-01-01T00:00:00Z' + n * interval '0.5 second'
-    from generate_series(1, %s) as n
-"""
 TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
 
 
@@ -53,22 +48,6 @@ def listed(client: httpx.Client) -> list[dict[str, Any]]:
         if page["next_cursor"] is None:
             return found
         query["cursor"] = page["next_cursor"]
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 10) -> None:
-    """Fails where it does not come true in time."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def exports(sql: Sql) -> list[int]:
-    """The server processes that have an export's transaction open."""
-    rows = sql("""
-        select pid from pg_stat_activity where application_name = 'bareline'
-        and datname = current_database() and xact_start is not null""")
-    return [pid for (pid,) in rows]
 
 
 @pytest.mark.parametrize("count", [0, 1, 999, 1000, 1001, 2500])
@@ -170,7 +149,7 @@ def test_an_export_is_of_one_moment(client: httpx.Client, sql: Sql) -> None:
     with client.stream("GET", PATH) as answer:
         lines = answer.iter_lines()
         read = list(itertools.islice(lines, 10))
-        assert exports(sql)
+        assert find_exports(sql)
         sql("update users set email = 'new' || email where id % 3 = 0")
         sql("delete from users where id % 3 = 1")
         sql("insert into users (email, hashed_password) values ('late@example.com', 'secret')")
@@ -200,7 +179,9 @@ def read_while_killed(client: httpx.Client, sql: Sql, parts: list[str], headers:
         assert answer.headers["x-last-id"] == "100000"
         for part in answer.iter_text():
             parts.append(part)
-            for pid in exports(sql) if len(parts) > 1 else []:  # the first may be the columns' names alone
+            for pid in (
+                find_exports(sql) if len(parts) > 1 else []
+            ):  # the first may be the columns' names alone
                 sql("select pg_terminate_backend(%s)", pid)
 
 

@@ -14,7 +14,8 @@ import pytest
 from svc.config import Config
 from svc.http import protocol as guard
 from tests.support import Service, make_key, problem, with_settings
-from tests.users.test_export import FILL, PATH, Sql, exports, wait_for
+from tests.support.exports import FILL, PATH, Sql, find_exports
+from tests.support.waiting import wait_for
 
 
 def test_few_exports_run_at_once(service: Service, client: httpx.Client, sql: Sql) -> None:
@@ -56,7 +57,7 @@ def test_a_client_that_takes_nothing_is_cut_off(
     with connect(service) as idle:
         idle.recv(1)
         wait_for(lambda: client.head(PATH).status_code == 200)  # the only place is free
-        assert not exports(sql)
+        assert not find_exports(sql)
         assert b'{"id":100000,' not in drain(idle)
 
 

@@ -1,77 +1,21 @@
 """What a client reads is never older than what was acknowledged before it asked, whatever batch it came in."""
 
-import asyncio
 import random
-import re
-import socket
-import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager, suppress
-from select import select
 from typing import Any
 
 import pytest
 from anyio.from_thread import start_blocking_portal
 
 from svc.config import Config
-from tests.health.test_health import Gate, pump
-from tests.postgres.test_batching import FILL
 from tests.support import Service, make_key, with_settings
+from tests.support.gates import SlowGate
+from tests.support.users import FILL, NAME
+from tests.support.wires import Wire, wired
 
 Sql = Callable[..., list[tuple[Any, ...]]]
-
-LENGTH = re.compile(rb"content-length: (\d+)\r\n")
-NAME = re.compile(rb'"display_name":"(\d+)"')
-
-
-class Wire:
-    """A keep-alive connection that says no more than it must."""
-
-    def __init__(self, service: Service, token: str) -> None:
-        self.socket = socket.create_connection(service.address)
-        self.socket.settimeout(30)
-        self._tail = f" HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n"
-
-    def hang_up(self, *, rudely: bool) -> None:
-        """Closes, with a FIN or with a RST."""
-        if rudely:
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.socket.close()
-
-    def get(self, path: str) -> None:
-        """Asks, and does not wait for the answer."""
-        self.socket.sendall(f"GET {path}{self._tail}\r\n".encode())
-
-    def patch(self, path: str, body: str) -> None:
-        """The same."""
-        head = f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
-        self.socket.sendall(f"PATCH {path}{self._tail}{head}{body}".encode())
-
-    def is_answered(self) -> bool:
-        """Whether there is something to be received."""
-        return bool(select([self.socket], [], [], 0)[0])
-
-    def receive(self) -> tuple[int, bytes]:
-        """The status and the whole answer."""
-        data = b""
-        while (end := data.find(b"\r\n\r\n")) < 0 or len(data) < end + 4 + int(LENGTH.findall(data)[0]):
-            received = self.socket.recv(65536)
-            assert received, data
-            data += received
-        return int(data[9:12]), data
-
-
-@contextmanager
-def wired(service: Service, token: str, number: int) -> Iterator[list[Wire]]:
-    """So many connections."""
-    wires = [Wire(service, token) for _ in range(number)]
-    try:
-        yield wires
-    finally:
-        for wire in wires:
-            wire.socket.close()
 
 
 USERS = range(1, 5)
@@ -118,24 +62,6 @@ class Race:
                 self.stale.append((path, user, floor, data))
         self.checks += len(wires)
         self.over = self.over or self.checks >= self.wanted
-
-
-class SlowGate(Gate):
-    """One through which answers come late, some later than others: many a batch is overtaken by a change."""
-
-    def thaw(self, last: int = 0) -> None:
-        requests, answers = self._pairs[-2:]
-        self._pumps += [asyncio.create_task(pump(*requests)), asyncio.create_task(pump_late(*answers))]
-
-
-async def pump_late(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
-    """Passes bytes on after a while."""
-    dice = random.Random(1)
-    with suppress(ConnectionError):
-        while data := await source.read(65536):
-            await asyncio.sleep(dice.choice([0, 0, 0.004, 0.008]))
-            target.write(data)
-    target.close()
 
 
 def test_a_read_that_begins_after_a_change_was_acknowledged_sees_it(

@@ -3,12 +3,16 @@
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from threading import Barrier, BrokenBarrierError
 from typing import Any
 
+import argon2
 import httpx
 import pytest
 
-from tests.support import Service, make_key, problem
+from svc.config import Config
+from tests.support import Service, make_key, problem, with_settings
 
 DAN = {"email": "Dan@example.com", "password": "correct horse", "display_name": "Dan"}
 
@@ -81,3 +85,36 @@ def test_neither_the_key_nor_the_body_is_stored(
 
 def test_a_key_that_is_too_long_is_refused(client: httpx.Client) -> None:
     problem(register(client, "k" * 256), 400)
+
+
+@pytest.mark.parametrize("second_name", ["dee", "eve"])
+def test_two_requests_at_once_with_one_key_make_one_user(
+    config: Config, monkeypatch: pytest.MonkeyPatch, second_name: str
+) -> None:
+    """Each waits, while its password is hashed, until the other is past its look for a first answer."""
+    both, hash_ = Barrier(2, timeout=2), argon2.PasswordHasher.hash
+
+    def wait(hasher: argon2.PasswordHasher, password: str) -> str:
+        with suppress(BrokenBarrierError):  # where only one is let in at a time
+            both.wait()
+        return hash_(hasher, password)
+
+    config = with_settings(config, hash_threads=2)
+    with (
+        Service(config) as service,
+        service.client(make_key(config)) as client,
+        ThreadPoolExecutor(2) as pool,
+    ):
+
+        def register_as(name: str, key: str) -> httpx.Response:
+            return register(client, key, email=f"{name}@example.com")
+
+        assert [register_as(name, name).status_code for name in ("ada", "bob")] == [201, 201]
+        monkeypatch.setattr(argon2.PasswordHasher, "hash", wait)
+        jobs = [pool.submit(register_as, name, "one") for name in ("dee", second_name)]
+        first, second = sorted((job.result() for job in jobs), key=lambda answer: answer.status_code)
+        assert len(client.get("/users").json()["users"]) == 3
+    assert first.status_code == 201
+    if second_name == "eve" or second.json() != first.json():
+        kind = problem(second, second.status_code)["type"].removeprefix("urn:bareline:problem:")
+        assert (second.status_code, kind) in [(409, "in-progress"), (422, "key-reused")]

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from svc.config import Config
 from svc.users.structs import User
-from tests.postgres.test_batching import FILL
-from tests.postgres.test_pool import OURS
 from tests.support import Service, make_key, pointers, problem
+from tests.support.locks import BACKENDS
+from tests.support.users import FILL
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 Object = dict[str, Any]
@@ -166,7 +166,7 @@ def test_an_instant_is_written_the_same_everywhere_whatever_the_servers_settings
                     if setting != "datestyle"
                     else f"alter {whom} set {setting} to {value}"
                 )
-        sql(f"select pg_terminate_backend(pid, 5000) {OURS}")
+        sql(f"select pg_terminate_backend(pid, 5000) {BACKENDS}")
         first, *others = read_everywhere(client, len(INSTANTS))
         assert first[2] == expected, wanted
         for way, users, instants in others:

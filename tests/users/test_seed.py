@@ -20,26 +20,11 @@ from svc.postgres.errors import ConflictError
 from svc.postgres.migrations import rollback
 from svc.users.seed import PASSWORD, seed
 from tests.support import CHECKOUT
-from tests.test_cli import SVC, Cli, wait_for
+from tests.support.command_line import SVC, Cli
+from tests.support.seeds import ask, digest, fill
+from tests.support.waiting import wait_for
 
 Sql = Callable[..., list[tuple[Any, ...]]]
-
-
-def fill(config: Config, count: int, number: int = 1) -> None:
-    """`svc seed COUNT --seed NUMBER`"""
-    asyncio.run(seed(config, count, number))
-
-
-def digest(sql: Sql, column: str = "users", count: int = 10**9) -> str:
-    """One text for all columns, or one of them, of the first users."""
-    rows = f"select md5(string_agg(coalesce({column}::text, '-'), ',' order by id)) from users where id <= {count}"
-    return str(sql(rows)[0][0])
-
-
-def ask(sql: Sql, expression: str, rest: str = "") -> Any:
-    """One value."""
-    ((value,),) = sql(f"select {expression} from users {rest}")
-    return value
 
 
 # All or none

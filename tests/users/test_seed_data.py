@@ -16,7 +16,7 @@ from svc.http.emails import Email
 from svc.http.fields import JsonObject
 from svc.users.seed import PASSWORD
 from tests.support import at
-from tests.users.test_seed import Sql, ask, digest, fill
+from tests.support.seeds import Sql, ask, digest, fill
 
 COUNT = 20_000
 

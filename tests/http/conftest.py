@@ -1,0 +1,41 @@
+"""The service with the resource of things beside the product's, on a database that has their table."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from svc.config import Config, DatabaseUrl
+from tests.support import Service
+from tests.support.things import make_key, make_table, serve_things
+
+
+@pytest.fixture
+def database_url(database_url: DatabaseUrl) -> DatabaseUrl:
+    """A migrated database of this test's own, with an empty table of things."""
+    make_table(database_url)
+    return database_url
+
+
+@pytest.fixture
+def service(config: Config) -> Iterator[Service]:
+    """The service on this test's database."""
+    with serve_things(config) as running:
+        yield running
+
+
+@pytest.fixture
+def client(service: Service) -> Iterator[httpx.Client]:
+    """A client that may do everything with things."""
+    with service.client(make_key(service.config)) as client:
+        yield client
+
+
+@pytest.fixture
+def things(client: httpx.Client) -> list[dict[str, Any]]:
+    """Three things, as their creation answered them: a query that forgets its `where` shows."""
+    return [
+        client.post("/things", json={"name": name.lower(), "note": name}).raise_for_status().json()
+        for name in ("Ada", "Bob", "Cyd")
+    ]

@@ -1,0 +1,23 @@
+"""Waits for a state, with a deadline: in a thread and on a loop."""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+DEADLINE = 20.0
+"""Seconds after which a state is not going to come: long enough for a machine that is busy with other tests."""
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    """Wait in this thread until a condition holds. Raises AssertionError after the deadline."""
+    deadline = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come true in time"
+        time.sleep(0.02)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait on the loop until a condition holds. Raises TimeoutError after the deadline."""
+    async with asyncio.timeout(DEADLINE):
+        while not condition():  # noqa: ASYNC110  # no event tells of it
+            await asyncio.sleep(0.01)
