@@ -19,10 +19,8 @@ DOCUMENTS = {
 GUIDE = "docs/your-own-table.md"
 """Names files that its reader makes."""
 
-API, CONTRIBUTING = DOCUMENTS["docs/api.md"], DOCUMENTS["CONTRIBUTING.md"]
-
 README_WORDS = 1000
-CORE_LINES = 3500
+CORE_LINES = 4000
 OWN_LINES = 400
 
 OWN = (
@@ -108,7 +106,7 @@ def test_what_the_check_counts_is_what_the_documents_show() -> None:
 
 
 def test_the_table_of_routes_is_whole() -> None:
-    rows = re.findall(r"^\| `([A-Z]+) (/\S*)` \| (?:`(\S+)`|–) \|", API, re.M)
+    rows = re.findall(r"^\| `([A-Z]+) (/\S*)` \| (?:`(\S+)`|–) \|", DOCUMENTS["docs/api.md"], re.M)
     operations = [operation for resource in RESOURCES for operation in resource.operations]
     assert len(rows) == len(operations)
     assert {*rows} == {(each.method, each.path, each.scope or "") for each in operations}
@@ -118,7 +116,7 @@ def test_the_table_of_codes_is_whole() -> None:
     sources = "".join(path.read_text(encoding="utf-8") for path in Path(CHECKOUT / "svc").rglob("*.py"))
     codes = {*re.findall(r'\bcode="([a-z-]+)"', sources), *(code for _, code in STATUSES.values())}
     codes |= {refusal.code for refusal in CONSTRAINTS.values() if refusal}
-    rows = re.findall(r"^\| `([a-z-]+)` \| \d{3} \|", API, re.M)
+    rows = re.findall(r"^\| `([a-z-]+)` \| \d{3} \|", DOCUMENTS["docs/api.md"], re.M)
     assert sorted(rows) == sorted(codes)
 
 
@@ -128,4 +126,4 @@ def test_contributors_run_what_the_makefile_and_ci_run() -> None:
     lines = [line for line in read_text(".ci/run").split("\n") if line.startswith('"$bin/')]
     commands += [re.sub(r'"\$bin/([\w-]+)"', r".venv/bin/\1", line) for line in lines]
     assert len(commands) > 15
-    assert [command for command in commands if command not in CONTRIBUTING] == []
+    assert [command for command in commands if command not in DOCUMENTS["CONTRIBUTING.md"]] == []
