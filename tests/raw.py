@@ -13,6 +13,7 @@ import pytest
 
 import svc.hot
 from svc.config import Config, DatabaseUrl
+from svc.guard import State
 from svc.headers import PROCESS
 from tests.conftest import NUMBERS, TEMPLATE, Service, at, make_key
 
@@ -31,6 +32,13 @@ def wait_for(condition: Callable[[], object], seconds: float = 30) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.005)
+
+
+def count_waiting(service: Service) -> int:
+    """The connections whose requests are whole, and whose answers are not."""
+    connections = [*service.server.server_state.connections]
+    states = [getattr(connection, "_state", None) for connection in connections]  # none for a moment
+    return sum(state in (State.FAST, State.ANSWERING) for state in states)
 
 
 class Ground:

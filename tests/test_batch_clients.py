@@ -12,9 +12,8 @@ import pytest
 
 from svc.app import WIDTH
 from svc.config import Config
-from svc.guard import State
 from tests.conftest import Service, make_key, with_settings
-from tests.raw import wait_for
+from tests.raw import count_waiting, wait_for
 from tests.test_batch import EVERYTHING, FILL, holding
 from tests.test_freshness import NAME, Wire, wired
 
@@ -26,13 +25,6 @@ def ask_all(service: Service, wires: list[Wire]) -> None:
     for number, wire in enumerate(wires, 1):
         wire.get(f"/users/{number}")
     wait_for(lambda: count_waiting(service) + sum(wire.is_answered() for wire in wires) >= len(wires))
-
-
-def count_waiting(service: Service) -> int:
-    """The connections whose requests are whole, and whose answers are not."""
-    connections = [*service.server.server_state.connections]
-    states = [getattr(connection, "_state", None) for connection in connections]  # none for a moment
-    return sum(state in (State.FAST, State.ANSWERING) for state in states)
 
 
 def names(wires: list[Wire]) -> list[bytes]:

@@ -18,7 +18,8 @@ from svc.incoming import decoder
 from svc.rows import StoredUser
 from svc.structs import UpdateUser
 from svc.users import UserChange, update_alone
-from tests.conftest import pointers, problem
+from tests.conftest import Service, pointers, problem
+from tests.raw import count_waiting, wait_for
 from tests.test_batch import FILL, WRITES, Lanes, holding, lanes, names
 from tests.test_db import OURS, on_a_loop, refuse, until
 
@@ -221,7 +222,7 @@ def test_changes_in_batches_are_the_same_as_one_by_one(config: Config, sql: Sql)
 
 
 def test_every_client_of_a_batch_is_answered_for_its_own_change(
-    client: httpx.Client, users: list[User], config: Config, sql: Sql
+    service: Service, client: httpx.Client, users: list[User], config: Config, sql: Sql
 ) -> None:
     """They gather behind a lock: the transaction ids of the rows tell who left together."""
     sql(FILL, 12)
@@ -243,7 +244,7 @@ def test_every_client_of_a_batch_is_answered_for_its_own_change(
                 threads.submit(client.patch, f"/users/{id_}", json=body, headers=headers)
                 for id_, body, headers, _ in asked
             ]
-            time.sleep(0.5)
+            wait_for(lambda: count_waiting(service) == len(asked) - 1)  # one was refused
         answers = [job.result() for job in jobs]
     assert [answer.status_code for answer in answers] == [status for *_, status in asked]
     for (id_, body, _, status), answer in zip(asked, answers, strict=True):
