@@ -11,11 +11,10 @@ import httpx
 import pytest
 
 from svc.config import Config
-from svc.http.protocol import State
 from svc.postgres.queueing import CONCURRENCY
 from tests.support import Service, make_key, with_settings
 from tests.support.locks import holding
-from tests.support.raw import wait_for
+from tests.support.raw import count_waiting, wait_for
 from tests.support.users import EVERYTHING, FILL, NAME
 from tests.support.wires import Wire, wired
 
@@ -27,13 +26,6 @@ def ask_all(service: Service, wires: list[Wire]) -> None:
     for number, wire in enumerate(wires, 1):
         wire.get(f"/users/{number}")
     wait_for(lambda: count_waiting(service) + sum(wire.is_answered() for wire in wires) >= len(wires))
-
-
-def count_waiting(service: Service) -> int:
-    """The connections whose requests are whole, and whose answers are not."""
-    connections = [*service.server.server_state.connections]
-    states = [getattr(connection, "_state", None) for connection in connections]  # none for a moment
-    return sum(state in (State.FAST, State.ANSWERING) for state in states)
 
 
 def names(wires: list[Wire]) -> list[bytes]:

@@ -14,6 +14,7 @@ import pytest
 import svc.http.fast_path
 from svc.config import Config, DatabaseUrl
 from svc.http.headers import PROCESS
+from svc.http.protocol import State
 from svc.http.resource import Build
 from tests.support import NUMBERS, TEMPLATE, Service, at, make_key
 
@@ -32,6 +33,13 @@ def wait_for(condition: Callable[[], object], seconds: float = 30) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.005)
+
+
+def count_waiting(service: Service) -> int:
+    """The connections whose requests are whole, and whose answers are not."""
+    connections = [*service.server.server_state.connections]
+    states = [getattr(connection, "_state", None) for connection in connections]  # none for a moment
+    return sum(state in (State.FAST, State.ANSWERING) for state in states)
 
 
 class Ground:

@@ -18,10 +18,11 @@ from svc.postgres.errors import ConstraintError
 from svc.users.handlers import UserChange, update_alone
 from svc.users.rows import StoredUser
 from svc.users.structs import UpdateUser
-from tests.support import pointers, problem
+from tests.support import Service, pointers, problem
 from tests.support.locks import BACKENDS, holding
 from tests.support.loops import on_a_loop
 from tests.support.pools import refuse
+from tests.support.raw import count_waiting, wait_for
 from tests.support.users import FILL, WRITES, UserBatchers, names, user_batchers
 from tests.support.waiting import until
 
@@ -224,7 +225,7 @@ def test_changes_in_batches_are_the_same_as_one_by_one(config: Config, sql: Sql)
 
 
 def test_every_client_of_a_batch_is_answered_for_its_own_change(
-    client: httpx.Client, users: list[User], config: Config, sql: Sql
+    service: Service, client: httpx.Client, users: list[User], config: Config, sql: Sql
 ) -> None:
     """They gather behind a lock: the transaction ids of the rows tell who left together."""
     sql(FILL, 12)
@@ -246,7 +247,7 @@ def test_every_client_of_a_batch_is_answered_for_its_own_change(
                 threads.submit(client.patch, f"/users/{id_}", json=body, headers=headers)
                 for id_, body, headers, _ in asked
             ]
-            time.sleep(0.5)
+            wait_for(lambda: count_waiting(service) == len(asked) - 1)  # one was refused
         answers = [job.result() for job in jobs]
     assert [answer.status_code for answer in answers] == [status for *_, status in asked]
     for (id_, body, _, status), answer in zip(asked, answers, strict=True):
