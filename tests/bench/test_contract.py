@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bench.contract import READING, WRITING, check
 from svc.config import Config, DatabaseUrl
-from tests.support import Service, make_key
+from tests.support import Service, add_option, make_key
 from tests.support.defects import DEFECTS, USER, Handler, read
 
 Sql = Callable[..., list[tuple[Any, ...]]]
@@ -106,7 +106,7 @@ def replace(peer: Any, method: str, path: str, handler: Handler) -> None:
 def test_a_commit_that_does_not_wait_for_the_disk_is_named(
     peer: Any, url: DatabaseUrl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("DATABASE_URL", f"{url}&synchronous_commit=off")
+    monkeypatch.setenv("DATABASE_URL", add_option(url, "synchronous_commit=off"))
     assert try_out(peer.app, url).keys() == {"durability"}
 
 

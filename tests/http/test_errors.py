@@ -14,7 +14,7 @@ from svc.config import Config, DatabaseUrl
 from svc.http.problems import STATUSES, Problem, find_problem
 from svc.postgres.connection import connect
 from svc.postgres.errors import SQLSTATES, translate
-from tests.support import pointers, problem, with_settings
+from tests.support import add_option, pointers, problem, with_settings
 from tests.support.things import CONSTRAINTS, make_key, serve_things
 from tests.support.waiting import wait_for
 
@@ -201,10 +201,10 @@ def test_a_value_that_cannot_be_stored_is_a_422(config: Config) -> None:
     assert [repr(error) for error, found in found if found is None or found.status != 422] == []
 
 
-@pytest.mark.parametrize("option", ["sslmode=nonsense", "host=/nowhere"])
-def test_a_database_url_that_is_wrong_is_not_the_clients_fault(config: Config, option: str) -> None:
-    separator = "&" if "?" in str(config.database_url) else "?"
-    url = DatabaseUrl(f"{config.database_url}{separator}{option}")
+@pytest.mark.parametrize("trouble", ["an option", "a host"])
+def test_a_database_url_that_is_wrong_is_not_the_clients_fault(config: Config, trouble: str) -> None:
+    nowhere = DatabaseUrl("postgresql://bareline@/postgres?host=/nowhere")
+    url = add_option(config.database_url, "sslmode=nonsense") if trouble == "an option" else nowhere
     with serve_things(with_settings(config, database_url=url)) as service, service.client("key") as client:
         problem(client.get("/things"), 503)
         problem(client.get("/nope"), 404)  # it goes on

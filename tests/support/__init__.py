@@ -44,6 +44,11 @@ def skip_before_18(url: str) -> None:
             pytest.skip("svc check runs on PostgreSQL 18")
 
 
+def add_option(url: str | None, option: str) -> DatabaseUrl:
+    """Return a URL with one more option."""
+    return DatabaseUrl(f"{url}{'&' if '?' in str(url) else '?'}{option}")
+
+
 def at(url: str, database: str) -> DatabaseUrl:
     """The URL of another database on the same server."""
     return DatabaseUrl(urlunsplit(urlsplit(url)._replace(path=f"/{database}")))
