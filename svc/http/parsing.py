@@ -163,17 +163,27 @@ def invalid_query(failures: Mapping[str, str]) -> Problem:
     return Problem(422, "The query does not fit", code="invalid", errors=errors)
 
 
-class IdConvertor(Convertor[int]):
+ZERO = ord("0")
+
+
+def parse_id(text: bytes) -> int | None:
+    """Return an id as it is written: ASCII digits, no zero in front, at most int8's largest."""
+    if text.isdigit() and text[0] != ZERO and len(text) < 20 and (id_ := int(text)) < 2**63:
+        return id_
+    return None
+
+
+class IdConvertor(Convertor[int | None]):
     """`{id:id}` in a route: no other path has its form, so such a route may come before all others."""
 
     regex = "[1-9][0-9]{0,18}"
 
-    def convert(self, value: str) -> int:
-        """Return the id, perhaps larger than int8's largest."""
-        return int(value)
+    def convert(self, value: str) -> int | None:
+        """Return the id; None for one that is larger than int8's largest."""
+        return parse_id(value.encode())
 
-    def to_string(self, value: int) -> str:
-        """Return as it is written."""
+    def to_string(self, value: int | None) -> str:
+        """Return it as it is written."""
         return str(value)
 
 
@@ -183,16 +193,6 @@ register_url_convertor("id", IdConvertor())
 def read_id(request: Request) -> int:
     """Return the `{id}` of the path. Raises Problem 404 for what can be no id."""
     id_ = request.path_params["id"]
-    if isinstance(id_, int) and id_ < 2**63:
+    if isinstance(id_, int):  # a path of another form comes as text, through the route without a convertor
         return id_
     raise Problem(404, "There is nothing with this id")
-
-
-ZERO = ord("0")
-
-
-def parse_id(text: bytes) -> int | None:
-    """Return an id as it is written: ASCII digits, no zero in front, at most int8's largest."""
-    if text.isdigit() and text[0] != ZERO and len(text) < 20 and (id_ := int(text)) < 2**63:
-        return id_
-    return None
