@@ -80,9 +80,10 @@ async def copy_database(config: Config) -> Config:
     """Return the same schema in a database of its own, to be rolled back."""
     async with one_connection(config) as connection:
         url = urlsplit(str(config.database_url))
-        await connection.execute(f'create database rollout template "{url.path[1:]}"')
+        name = url.path[1:]
+        await connection.execute(f'create database "{name}_rollout" template "{name}"')
     return msgspec.structs.replace(
-        config, database_url=DatabaseUrl(urlunsplit(url._replace(path="/rollout")))
+        config, database_url=DatabaseUrl(urlunsplit(url._replace(path=f"/{name}_rollout")))
     )
 
 

@@ -57,7 +57,7 @@ class Served:
     def end(self, number: int) -> int:
         """Send a signal and return the exit code."""
         self.process.send_signal(number)
-        return self.process.wait(timeout=10)
+        return self.process.wait(timeout=60)
 
 
 class Cli:
@@ -81,7 +81,7 @@ class Cli:
 
     def run(self, *arguments: str, code: int = 0) -> str:
         """Run a command to its end; return what it prints, and what it complains of where it should fail."""
-        done = subprocess.run([*SVC, *arguments], capture_output=True, timeout=15, **self._how)
+        done = subprocess.run([*SVC, *arguments], capture_output=True, timeout=60, **self._how)
         assert done.returncode == code, done.stderr
         assert "Traceback" not in done.stderr
         return done.stdout + done.stderr if code else done.stdout
