@@ -8,9 +8,9 @@ the lists below.
 
 import asyncio
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import psycopg
 
@@ -20,7 +20,7 @@ from svc.check.prove import declared_columns, read_schema
 from svc.check.rollout import read_shape
 from svc.check.types import split_optional
 from svc.config import Config, DatabaseUrl
-from svc.postgres.connection import connect
+from svc.postgres.connection import Connection, connect
 from svc.postgres.embedded import EmbeddedServer
 from svc.postgres.mapping import is_struct
 from svc.postgres.migrations import migrate
@@ -239,13 +239,19 @@ def find_origins(url: DatabaseUrl, pairs: Sequence[Pair]) -> dict[str, dict[str,
     return found
 
 
-async def judge(url: DatabaseUrl, mutant: Mutant, pairs: Sequence[Pair]) -> Verdict:
+async def read_shapes(connection: Connection, pairs: Sequence[Pair]) -> dict[str, Any]:
+    """Of each query, on this schema."""
+    return {query.name: await read_shape(connection, query) for query, _ in pairs}
+
+
+async def judge(
+    url: DatabaseUrl, mutant: Mutant, pairs: Sequence[Pair], before: Mapping[str, Any]
+) -> Verdict:
     """Makes the change in a database of its own, and compares whom it hits with whom the check names."""
     connection = await connect(Config(database_url=url, query_timeout=60))
     try:
-        before = {query.name: await read_shape(connection, query) for query, _ in pairs}
         await connection.execute(mutant.statement)
-        after = {query.name: await read_shape(connection, query) for query, _ in pairs}
+        after = await read_shapes(connection, pairs)
         hit = {name for name, shape in before.items() if shape != after[name]} | mutant.hit
         findings, _ = await prove_all(connection, pairs, RESOURCES, filled=True)
     finally:
@@ -259,18 +265,18 @@ def run(every: int = 1) -> Iterator[Verdict]:
     assert not wrong
     with tempfile.TemporaryDirectory() as folder, EmbeddedServer(Path(folder), QUICK) as server:
         url = DatabaseUrl(server.url)
-        asyncio.run(prepare(url, pairs))
+        before = asyncio.run(prepare(url, pairs))
         mutants = make_mutants(at(url, "filled"), pairs)
         with psycopg.connect(url, autocommit=True) as admin:
             for number, mutant in enumerate(mutants):
                 if number % every == 0:
                     admin.execute("create database mutant template filled strategy file_copy")
-                    yield asyncio.run(judge(at(url, "mutant"), mutant, pairs))
+                    yield asyncio.run(judge(at(url, "mutant"), mutant, pairs, before))
                     admin.execute("drop database mutant with (force)")
 
 
-async def prepare(url: DatabaseUrl, pairs: Sequence[Pair]) -> None:
-    """A database with our schema and rows, to be copied."""
+async def prepare(url: DatabaseUrl, pairs: Sequence[Pair]) -> dict[str, Any]:
+    """Makes a database with our schema and rows, to be copied; the shapes of the queries there."""
     admin = await connect(Config(database_url=url))
     await admin.execute("create database filled")
     await admin.close()
@@ -278,7 +284,9 @@ async def prepare(url: DatabaseUrl, pairs: Sequence[Pair]) -> None:
     await migrate(config)
     connection = await connect(config)
     await fill(connection, await read_schema(connection), set(TABLES), ROWS)
+    before = await read_shapes(connection, pairs)
     await connection.close()
+    return before
 
 
 def tabulate(verdicts: Sequence[Verdict]) -> str:

@@ -191,8 +191,8 @@ def test_no_character_breaks_a_page_or_a_look_up(client: httpx.Client, sql: Sql,
             while cursor_ or not users:
                 query: Object = {"sort": sort, "limit": 1000, "fields": ",".join(fields)}
                 answer = client.get("/users", params=query | ({"cursor": cursor_} if cursor_ else {}))
-                users += answer.raise_for_status().json()["users"]
-                cursor_ = answer.json()["next_cursor"]
+                page = msgspec.json.decode(answer.raise_for_status().content)  # five times as fast as json
+                users, cursor_ = users + page["users"], page["next_cursor"]
             assert len(users) == len(texts)
             for user in users:
                 shown.setdefault(user["id"], {}).update(user)
