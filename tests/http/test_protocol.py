@@ -73,17 +73,17 @@ def check_refusal(answer: bytes, status: int, code: str) -> None:
     assert f"\r\nx-request-id: {document['request_id']}\r\n".encode() in head
 
 
-START = b"GET /users/1 HTTP/1.1\r\nHost: x\r\n"
-BODY_START = chunked("/users/lookup")
+START = b"GET /things/1 HTTP/1.1\r\nHost: x\r\n"
+BODY_START = chunked("/things")
 
 TOO_LARGE: dict[str, tuple[bytes, bytes]] = {
-    "a head in one piece": (b"", get("/users/1", "X: " + "a" * LIMIT)),
-    "a path in one piece": (b"", get("/users/" + "1" * LIMIT)),
+    "a head in one piece": (b"", get("/things/1", "X: " + "a" * LIMIT)),
+    "a path in one piece": (b"", get("/things/" + "1" * LIMIT)),
     "an endless header": (START + b"X: ", b"a" * 1000),
     "an endless name": (START, b"a" * 1000),
     "endless headers": (START, b"a: b\r\n" * 100),
     "an endless path": (b"GET /", b"a" * 1000),
-    "an endless query": (b"GET /users?", b"a" * 1000),
+    "an endless query": (b"GET /things?", b"a" * 1000),
     "endless spaces": (START + b"X:", b" " * 1000),
     "endless trailers": (BODY_START + b"0\r\n", b"a: b\r\n" * 100),
     "an endless trailer": (BODY_START + b"0\r\nX: ", b"a" * 1000),
@@ -104,10 +104,10 @@ def test_a_head_that_is_too_large_is_refused(
 
 
 def test_a_head_may_be_as_large_as_the_limit(service: Service, ground: Ground) -> None:
-    room = LIMIT - len(get("/users/1", ground.bearer, "X: "))
+    room = LIMIT - len(get("/things/1", ground.bearer, "X: "))
     for size, status in ((room, 200), (room + 1, 431)):
         with Wire(service) as wire:
-            assert status_of(wire.ask(get("/users/1", ground.bearer, "X: " + "a" * size))) == status
+            assert status_of(wire.ask(get("/things/1", ground.bearer, "X: " + "a" * size))) == status
 
 
 def test_no_limit_lets_a_head_take_the_short_cut_that_it_refuses() -> None:
@@ -116,11 +116,11 @@ def test_no_limit_lets_a_head_take_the_short_cut_that_it_refuses() -> None:
 
 
 def test_requests_before_a_head_are_no_part_of_it(service: Service, ground: Ground) -> None:
-    plain = get("/users/1", ground.bearer)
+    plain = get("/things/1", ground.bearer)
     with Wire(service) as wire:
         wire.send(
             plain * 100 + plain[:30],
-            plain[30:] + post("/users", 9000) + b"x" * 9000 + LAST[:20],
+            plain[30:] + post("/things", 9000) + b"x" * 9000 + LAST[:20],
             LAST[20:],
             pause=0.1,
         )
@@ -129,7 +129,7 @@ def test_requests_before_a_head_are_no_part_of_it(service: Service, ground: Grou
 
 def test_what_does_not_come_in_time_is_refused(service: Service, ground: Ground) -> None:
     """On a real clock; tests/test_timeouts.py has all the ways to be slow."""
-    plain = get("/users/1", ground.bearer)
+    plain = get("/things/1", ground.bearer)
     for data, codes in ((plain[:-2], [408]), (plain + START, [200, 408]), (plain, [200]), (b"", [])):
         started = time.monotonic()
         with Wire(service) as wire:
@@ -141,8 +141,14 @@ def test_what_does_not_come_in_time_is_refused(service: Service, ground: Ground)
 def test_a_slow_handler_has_its_time(service: Service, ground: Ground) -> None:
     with ThreadPoolExecutor() as threads, Wire(service) as wire, Wire(service) as other:
         with ground.locked() as wait:
-            wire.send(get("/users/1", ground.bearer), START)
-            other.send(post("/users/lookup", 11, ground.bearer) + b'{"ids":[1]}')
+            wire.send(get("/things/1", ground.bearer), START)
+            change = make(
+                "PATCH /things/1 HTTP/1.1",
+                ground.bearer,
+                "Content-Type: application/json",
+                "Content-Length: 2",
+            )
+            other.send(change + b"{}")
             wait()
             heard = [threads.submit(either.read_all) for either in (wire, other)]
             time.sleep(1.7 * SECONDS)
@@ -159,8 +165,8 @@ MALFORMED = [
     make("GET / HTTP/1.1", "Content-Length: 1", "Transfer-Encoding: chunked"),
     get("//"[:0]),
     make("CONNECT example.com:443 HTTP/1.1"),
-    make("POST /users HTTP/1.1", "Connection: Upgrade", "Upgrade: h2c", "Content-Length: 2") + b"{}",
-    make("POST /users HTTP/1.1", "Connection: Upgrade", "Upgrade: h2c", "Transfer-Encoding: chunked")
+    make("POST /things HTTP/1.1", "Connection: Upgrade", "Upgrade: h2c", "Content-Length: 2") + b"{}",
+    make("POST /things HTTP/1.1", "Connection: Upgrade", "Upgrade: h2c", "Transfer-Encoding: chunked")
     + b"2\r\n{}\r\n0\r\n\r\n",
 ]
 
@@ -168,10 +174,10 @@ MALFORMED = [
 @pytest.mark.parametrize("data", MALFORMED)
 def test_what_is_no_http_is_a_problem_in_its_turn(service: Service, ground: Ground, data: bytes) -> None:
     change = (
-        make("PATCH /users/3 HTTP/1.1", ground.bearer, "Content-Type: application/json", "Content-Length: 2")
+        make("PATCH /things/3 HTTP/1.1", ground.bearer, "Content-Type: application/json", "Content-Length: 2")
         + b"{}"
     )
-    plain = get("/users/1", ground.bearer)
+    plain = get("/things/1", ground.bearer)
     for before in ([], [plain], [change], [change, plain, plain]):
         for pieces in ([b"".join(before) + data], [*before, data]):
             with Wire(service) as wire:
@@ -182,20 +188,22 @@ def test_what_is_no_http_is_a_problem_in_its_turn(service: Service, ground: Grou
 
 def test_a_malformed_body_is_a_problem(service: Service, ground: Ground) -> None:
     with Wire(service) as wire:
-        wire.send(get("/health/live") + chunked("/users", ground.bearer) + b"1\r\n{\r\n", b"no chunk\r\n")
+        wire.send(get("/health/live") + chunked("/things", ground.bearer) + b"1\r\n{\r\n", b"no chunk\r\n")
         assert status_of(wire.read()) == 200
         check_refusal(wire.read_all(), 400, "malformed")
 
 
 def test_an_upgrade_is_ignored_and_what_comes_behind_is_answered(service: Service, ground: Ground) -> None:
-    plain = get("/users/1", ground.bearer)
+    plain = get("/things/1", ground.bearer)
     with Wire(service) as wire:
-        wire.send(get("/users/2", ground.bearer, "Connection: Upgrade", "Upgrade: h2c") + plain, plain + LAST)
+        wire.send(
+            get("/things/2", ground.bearer, "Connection: Upgrade", "Upgrade: h2c") + plain, plain + LAST
+        )
         assert statuses(wire.read_all()) == [200] * 4
 
 
 def test_a_client_that_half_closes_hears_its_answers(service: Service, ground: Ground) -> None:
-    plain = get("/users/1", ground.bearer)
+    plain = get("/things/1", ground.bearer)
     with Wire(service) as wire:
         with ground.locked() as wait:
             wire.send(plain)
@@ -206,7 +214,7 @@ def test_a_client_that_half_closes_hears_its_answers(service: Service, ground: G
 
 
 ENDLESS = {
-    413: (post("/users", 2**40), b" "),
+    413: (post("/things", 2**40), b" "),
     431: (START + b"X: ", b"a"),
     400: (b"what is no HTTP\r\n", b"a"),
 }
@@ -280,8 +288,8 @@ def test_an_unknown_uvicorn_serves_as_it_is(
     }
     with serve(ground.config) as service, Wire(service) as wire:
         assert capsys.readouterr().err == f"Without short cuts and limits on receiving: {said[trouble]}\n"
-        assert status_of(wire.ask(get("/users/1", ground.bearer))) == 200
-        assert status_of(wire.ask(get("/users/99", ground.bearer))) == 404
+        assert status_of(wire.ask(get("/things/1", ground.bearer))) == 200
+        assert status_of(wire.ask(get("/things/99", ground.bearer))) == 404
         assert service.server.config.http == "httptools"
 
 

@@ -21,7 +21,6 @@ from msgspec import Struct
 from starlette.requests import Request
 from starlette.responses import Response
 
-from svc.accounts.passwords import Passwords
 from svc.config import DatabaseUrl
 from svc.http.answers import answer
 from svc.http.fast_path import FastPath
@@ -30,8 +29,6 @@ from svc.http.operations import FastRoute, Operation
 from svc.http.parsing import parse_id
 from svc.http.resource import Resource
 from svc.http.resource import Service as Parts
-from svc.users.handlers import UserQueries, Users
-from svc.users.rows import StoredUser
 from tests.support import Service, make_key, with_settings
 from tests.support.raw import (
     LAST,
@@ -45,6 +42,7 @@ from tests.support.raw import (
     statuses,
     wait_for,
 )
+from tests.support.things import SCOPES, StoredThing, ThingQueries, Things
 
 
 @pytest.fixture(scope="module")
@@ -61,19 +59,19 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> Taken:
 def open_wire(service: Service, ground: Ground) -> Wire:
     """A connection to a service that knows the key."""
     with Wire(service) as first:
-        assert status_of(first.ask(get("/users/1", ground.bearer))) == 200
+        assert status_of(first.ask(get("/things/1", ground.bearer))) == 200
     return Wire(service)
 
 
 def ids(answers: bytes) -> list[int]:
-    """Of the users in answers, in their order."""
+    """Of the things in answers, in their order."""
     return [int(number) for number in re.findall(rb'\r\n\r\n{"id":(\d+)', answers)]
 
 
 def test_an_idle_connection_is_closed_in_time(ground: Ground, taken: Taken) -> None:
     """On a real clock; tests/test_timeouts.py has all the ways to be idle."""
     with serve(ground.config, timeout_keep_alive=0.5) as service, open_wire(service, ground) as wire:
-        assert status_of(wire.ask(get("/users/1", ground.bearer))) == 200
+        assert status_of(wire.ask(get("/things/1", ground.bearer))) == 200
         answered = time.monotonic()
         assert wire.read_all() == b""
         assert time.monotonic() - answered > 0.4
@@ -84,7 +82,7 @@ def test_an_idle_connection_is_closed_in_time(ground: Ground, taken: Taken) -> N
 def test_a_shutdown_answers_what_is_asked_and_closes_what_is_idle(
     ground: Ground, taken: Taken, short_cut: bool
 ) -> None:
-    plain = get("/users/2", ground.bearer)
+    plain = get("/things/2", ground.bearer)
     config = with_settings(ground.config, short_cut=short_cut)
     with (
         serve(config) as service,
@@ -107,7 +105,7 @@ def test_a_shutdown_answers_what_is_asked_and_closes_what_is_idle(
 def test_dates_are_sent_and_requests_counted(ground: Ground, taken: Taken) -> None:
     with serve(ground.config) as service, open_wire(service, ground) as wire:
         before = service.server.server_state.total_requests
-        answers = [wire.ask(get(f"/users/{number}", ground.bearer)) for number in (1, 99, 3)]
+        answers = [wire.ask(get(f"/things/{number}", ground.bearer)) for number in (1, 99, 3)]
         assert service.server.server_state.total_requests - before == taken.count == 3
     date = parsedate_to_datetime(answers[2].partition(b"\r\ndate: ")[2].partition(b"\r\n")[0].decode())
     assert abs(datetime.now(UTC) - date) < timedelta(seconds=10)
@@ -128,12 +126,12 @@ def test_both_ways_are_logged_alike(
         open_wire(service, ground) as wire,
     ):
         for accept in ("*/*", "application/json"):
-            for path in ("/users/2", "/users/99"):
+            for path in ("/things/2", "/things/99"):
                 wire.ask(get(path, ground.bearer, f"Accept: {accept}", "X-Request-Id: mine"))
         with ground.locked() as wait:
             for accept in ("*/*", "application/json"):
                 with Wire(service) as leaver:
-                    leaver.send(get("/users/3", ground.bearer, f"Accept: {accept}", "X-Request-Id: left"))
+                    leaver.send(get("/things/3", ground.bearer, f"Accept: {accept}", "X-Request-Id: left"))
                     wait()
             time.sleep(0.1)  # for the service to see that they left
     logged = [line for line in lines() if line.get("request_id") in ("mine", "left")]
@@ -151,7 +149,7 @@ def test_refusals_are_problems(ground: Ground) -> None:
     with serve(ground.config) as service, open_wire(service, ground) as wire:
         for status, line in ((401, "X: 1"), (401, bad), (403, poor)):
             for _ in range(2):
-                answer = wire.ask(get("/users/1", line))
+                answer = wire.ask(get("/things/1", line))
                 assert status_of(answer) == json.loads(answer.partition(b"\r\n\r\n")[2])["status"] == status
                 assert b"\r\nwww-authenticate: Bearer " in answer
 
@@ -159,8 +157,8 @@ def test_refusals_are_problems(ground: Ground) -> None:
 def test_a_revoked_key_is_refused_in_five_seconds(
     ground: Ground, taken: Taken, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    key, now = make_key(ground.config, name="revoked"), 1000.0
-    plain = get("/users/1", f"Authorization: Bearer {key}")
+    key, now = make_key(ground.config, *SCOPES, name="revoked"), 1000.0
+    plain = get("/things/1", f"Authorization: Bearer {key}")
     monkeypatch.setattr("svc.accounts.keys.time", SimpleNamespace(monotonic=lambda: now))
     with serve(ground.config) as service, Wire(service) as wire, psycopg.connect(ground.url) as connection:
         assert [status_of(wire.ask(plain)) for _ in range(3)] == [200] * 3
@@ -173,8 +171,8 @@ def test_a_revoked_key_is_refused_in_five_seconds(
 
 
 def test_requests_behind_one_that_waits_are_answered_in_order(ground: Ground) -> None:
-    one, two, three, four = (get(f"/users/{number}", ground.bearer) for number in (1, 2, 3, 4))
-    change = get("/users/5", ground.bearer, "Content-Type: application/json", "Content-Length: 2") + b"{}"
+    one, two, three, four = (get(f"/things/{number}", ground.bearer) for number in (1, 2, 3, 4))
+    change = get("/things/5", ground.bearer, "Content-Type: application/json", "Content-Length: 2") + b"{}"
     with serve(ground.config) as service, open_wire(service, ground) as wire:
         with ground.locked() as wait:
             wire.send(one)
@@ -205,7 +203,7 @@ def flood(wire: Wire, request: bytes) -> int:
 
 def test_a_flood_of_requests_costs_little_memory(ground: Ground) -> None:
     """What clients send that never read is held in small part, and then they have to wait."""
-    plain = get("/users/1", ground.bearer)
+    plain = get("/things/1", ground.bearer)
     with serve(ground.config) as service, open_wire(service, ground) as quiet:
         before = psutil.Process().memory_info().rss
         wires = [Wire(service, timeout=0.3) for _ in range(3)]
@@ -226,7 +224,7 @@ def test_all_of_a_flood_is_answered_to_who_reads(ground: Ground) -> None:
 
 
 def test_who_vanishes_harms_nobody(ground: Ground, lines: Callable[[], list[dict[str, Any]]]) -> None:
-    plain = get("/users/1", ground.bearer)
+    plain = get("/things/1", ground.bearer)
     with serve(ground.config) as service, open_wire(service, ground) as other:
         with ground.locked() as wait:
             wires = [Wire(service) for _ in range(40)]
@@ -238,7 +236,7 @@ def test_who_vanishes_harms_nobody(ground: Ground, lines: Callable[[], list[dict
                         plain[:-3],
                         get("/nope"),
                         plain + b"x\0",
-                        get("/users", ground.bearer),
+                        get("/things", ground.bearer),
                     ][number % 6]
                 )
             other.send(plain)
@@ -248,7 +246,7 @@ def test_who_vanishes_harms_nobody(ground: Ground, lines: Callable[[], list[dict
                     socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
                 )  # a reset
                 wire.socket.close()
-        assert ids(other.read() + other.ask(get("/users/2", ground.bearer))) == [1, 2]
+        assert ids(other.read() + other.ask(get("/things/2", ground.bearer))) == [1, 2]
     assert {line["message"] for line in lines()} <= {"Invalid HTTP request received."}
 
 
@@ -256,7 +254,7 @@ def test_short_cuts_are_off_where_uvicorn_counts_requests_to_refuse_some(
     ground: Ground, taken: Taken
 ) -> None:
     with serve(ground.config, limit_concurrency=50) as service, open_wire(service, ground) as wire:
-        assert status_of(wire.ask(get("/users/1", ground.bearer))) == 200
+        assert status_of(wire.ask(get("/things/1", ground.bearer))) == 200
     assert taken.count == 0
 
 
@@ -286,19 +284,19 @@ async def split(request: Request) -> Response:
     raise NotImplementedError
 
 
-def answer_thing(row: StoredUser | None) -> Response:
+def answer_thing(row: StoredThing | None) -> Response:
     """Both ways."""
     return answer(Thing(row.id if row else 0))
 
 
 def build_things(parts: Parts) -> Resource:
     """A cold and a hot operation."""
-    users = Users(parts.bind(UserQueries), parts.share(Passwords), parts.limits)
+    things = Things(parts.bind(ThingQueries), parts.limits)
 
     async def get_thing(request: Request) -> Response:
-        return answer_thing(await users.by_id.get(int(request.path_params["id"])))
+        return answer_thing(await things.by_id.get(int(request.path_params["id"])))
 
-    fast = FastRoute(parse_id, users.by_id.submit, lambda _, row: answer_thing(row))
+    fast = FastRoute(parse_id, things.by_id.submit, lambda _, row: answer_thing(row))
     cold = Operation("GET", "/a/cold/things/{id}", get_thing, {200: Thing})
     return Resource(operations=[cold, Operation("GET", "/a/things/{id}", get_thing, {200: Thing}, fast=fast)])
 

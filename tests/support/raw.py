@@ -16,7 +16,7 @@ from svc.config import Config, DatabaseUrl
 from svc.http.headers import PROCESS
 from svc.http.protocol import State
 from svc.http.resource import Build
-from tests.support import NUMBERS, TEMPLATE, Service, at, make_key
+from tests.support import NUMBERS, SCOPES, TEMPLATE, Service, at, make_key, things
 
 VARYING = re.compile(rb"(?<=\r\ndate: )[^\r]+|" + PROCESS + rb"-[0-9a-f]+")
 """What differs between two answers that are the same: the date, and an id that the service made."""
@@ -42,38 +42,51 @@ def count_waiting(service: Service) -> int:
     return sum(state in (State.FAST, State.ANSWERING) for state in states)
 
 
-class Ground:
-    """A database with the users 1 to 9, and a key that may read them and one that may not."""
+FILLS = {
+    "users": "insert into users (email, hashed_password) select n || '@example.com', 'x' from generate_series(1, 9) n",
+    "things": "insert into things (name) select 'thing ' || n from generate_series(1, 9) n",
+}
+"""The rows 1 to 9 of each."""
 
-    def __init__(self, url: DatabaseUrl) -> None:
+
+class Ground:
+    """A database with a table's rows 1 to 9, and a key that may read them and one that may not."""
+
+    def __init__(self, url: DatabaseUrl, table: str) -> None:
         self.url = url
+        self._table = table
         self.config = Config(database_url=url, hash_memory=8, hash_passes=1, pool_size=4)
-        self.key, self.poor_key = make_key(self.config), make_key(self.config, "users:write")
+        self.key, self.poor_key = (
+            make_key(self.config, *SCOPES, *things.SCOPES),
+            make_key(self.config, f"{table}:write"),
+        )
         self.bearer = f"Authorization: Bearer {self.key}"
         with psycopg.connect(url) as connection:
-            connection.execute(
-                "insert into users (email, hashed_password) select n || '@example.com', 'x' from generate_series(1, 9) n"
-            )
+            connection.execute(FILLS[table].encode())
 
     @contextmanager
     def locked(self) -> Iterator[Callable[[], None]]:
-        """Makes every use of the users wait; what it gives waits until somebody does."""
+        """Makes every use of the table wait; what it gives waits until somebody does."""
         with psycopg.connect(self.url) as holder, psycopg.connect(self.url, autocommit=True) as watcher:
-            holder.execute("lock table users in access exclusive mode")
+            holder.execute(f"lock table {self._table} in access exclusive mode".encode())
 
             def wait() -> None:
-                waiting = "select from pg_locks where not granted and relation = 'users'::regclass"
-                wait_for(lambda: watcher.execute(waiting).fetchall())
+                waiting = f"select from pg_locks where not granted and relation = '{self._table}'::regclass"
+                wait_for(lambda: watcher.execute(waiting.encode()).fetchall())
 
             yield wait
 
 
 @contextmanager
-def make_ground(server_url: DatabaseUrl, admin: Callable[[str], None], template: str) -> Iterator[Ground]:
+def make_ground(
+    server_url: DatabaseUrl, admin: Callable[[str], None], template: str, table: str = "things"
+) -> Iterator[Ground]:
     """A ground for all tests of a module."""
     name = f"{TEMPLATE}_{next(NUMBERS)}"
     admin(f"create database {name} template {template}")
-    yield Ground(at(server_url, name))
+    if table == "things":
+        things.make_table(at(server_url, name))
+    yield Ground(at(server_url, name), table)
     admin(f"drop database {name} with (force)")
 
 
@@ -166,9 +179,9 @@ LAST = get("/health/live", "Connection: close")
 
 
 @contextmanager
-def serve(config: Config, *more: Build, **settings: Any) -> Iterator[Service]:
-    """A service with more resources, and settings of uvicorn's, such as `timeout_keep_alive`."""
-    service = Service(config, *more)
+def serve(config: Config, *more: Build, own: bool = True, **settings: Any) -> Iterator[Service]:
+    """A service with things, where it is of the tests' `own`, and settings of uvicorn's, such as `timeout_keep_alive`."""
+    service = Service(config, things.build, *more, proven=things.PROVEN) if own else Service(config, *more)
     for name, value in settings.items():
         assert hasattr(service.server.config, name)
         setattr(service.server.config, name, value)

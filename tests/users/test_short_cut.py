@@ -35,7 +35,7 @@ from tests.support.raw import (
 
 @pytest.fixture(scope="module")
 def ground(server_url: DatabaseUrl, admin: Callable[[str], None], template: str) -> Iterator[Ground]:
-    with make_ground(server_url, admin, template) as ground:
+    with make_ground(server_url, admin, template, "users") as ground:
         yield ground
 
 
@@ -76,8 +76,8 @@ class Both:
 def both(ground: Ground) -> Iterator[Both]:
     with (
         pytest.MonkeyPatch.context() as patch,
-        serve(with_settings(ground.config, short_cut=True)) as hot,
-        serve(with_settings(ground.config, short_cut=False)) as stock,
+        serve(with_settings(ground.config, short_cut=True), own=False) as hot,
+        serve(with_settings(ground.config, short_cut=False), own=False) as stock,
     ):
         # Ids of one length, so that all answers with one have the same length, too.
         patch.setattr("svc.http.headers.COUNTER", itertools.count(1 << 24))
