@@ -13,6 +13,7 @@ from svc.config import Config, DatabaseUrl
 from svc.postgres.embedded import EmbeddedServer
 from svc.postgres.migrations import migrate
 from tests.support import NUMBERS, QUICK, TEMPLATE, Service, at, command_line, make_key
+from tests.support.statuses import undeclared, watch_statuses
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -42,6 +43,21 @@ def clean_up() -> Iterator[None]:
     """Leaves no command running, whatever fails."""
     yield
     command_line.clean_up()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def watch() -> Iterator[None]:
+    """Looks at the status of all that is answered in this process."""
+    with watch_statuses():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def declared() -> Iterator[None]:
+    """Fails a test in which an operation gave a status that it does not declare."""
+    undeclared.clear()
+    yield
+    assert undeclared == []
 
 
 @pytest.fixture
@@ -81,8 +97,8 @@ def config(database_url: DatabaseUrl) -> Config:
 
 @pytest.fixture
 def sql(database_url: DatabaseUrl) -> Iterator[Callable[..., list[tuple[Any, ...]]]]:
-    """Runs SQL past the service: `sql("select …", argument)` gives rows."""
-    with psycopg.connect(database_url, autocommit=True) as connection:
+    """Runs SQL past the service: `sql("select …", argument)` gives rows. Waits for no lock for ever."""
+    with psycopg.connect(database_url, autocommit=True, options="-c lock_timeout=20s") as connection:
 
         def run(statement: str, *arguments: object) -> list[tuple[Any, ...]]:
             cursor = connection.execute(statement.encode(), arguments or None)

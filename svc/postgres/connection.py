@@ -82,6 +82,14 @@ class Connection(asyncpg.Connection):
             raise asyncpg.InvalidCachedStatementError("the schema has changed during a transaction")
         return await self._prepare_query(query)
 
+    async def end_parse(self) -> None:
+        """End what the server began when it parsed a statement that was never run: its locks, its snapshot.
+
+        asyncpg sends no Sync behind a Parse, so they stay for as long as the connection lies idle.
+        """
+        async with self.transaction():
+            pass
+
     async def find_mismatch(self, query: Query, signature: Signature) -> str | None:
         """Prepare a query on the live schema; return what is wrong with it, or None."""
         try:

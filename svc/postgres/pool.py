@@ -111,6 +111,8 @@ class Database:
             return await run(connection)
         except Exception as error:
             self._handle_error(connection, error)
+            if isinstance(error, asyncpg.DataError):  # a value that was refused here, unsent
+                await connection.end_parse()
             if is_outcome_unknown(error) and not query.reads:
                 raise OutcomeUnknownError(OUTCOME_UNKNOWN) from error
             raise
@@ -158,9 +160,8 @@ class Database:
         except DRIVER_ERRORS as error:
             raise_translated(error)
         try:
-            if snapshot:  # what was prepared but not run has taken an older one, which this ends
-                async with connection.transaction():
-                    pass
+            if snapshot:  # what was prepared but not run has taken an older one
+                await connection.end_parse()
             async with run_block(connection, snapshot=snapshot):
                 yield connection
         except (asyncio.CancelledError, TimeoutError, QueryTimeoutError):

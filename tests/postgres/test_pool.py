@@ -30,7 +30,7 @@ from tests.support.pools import (
     transact,
     wait_for_lock,
 )
-from tests.support.things import FILE, FILL, ThingQueries, insert, insert_in_transaction
+from tests.support.things import FILE, FILL, CreateThing, ThingQueries, insert, insert_in_transaction
 from tests.support.waiting import until
 
 Sql = Callable[..., list[tuple[Any, ...]]]
@@ -185,6 +185,25 @@ async def test_a_snapshot_begins_where_it_is_asked_for(config: Config, sql: Sql)
             with pytest.raises(asyncpg.ReadOnlySQLTransactionError):
                 await insert(connection)
         assert await connection.fetch_one(make_query("select name from things"), []) is None
+
+
+@pytest.mark.parametrize("cache", [0, 200])
+@on_a_loop
+async def test_a_value_that_is_refused_unsent_leaves_no_lock_behind(
+    config: Config, sql: Sql, cache: int
+) -> None:
+    """PostgreSQL takes the locks of a statement when it parses it, before it has the values."""
+    held = "select mode from pg_locks where relation = 'things'::regclass"
+    async with opened(config, pool_size=1, statement_cache=cache) as database:
+        things = ThingQueries.bind(database)
+        for refused in (
+            things.create_thing(new=CreateThing("x", size=2**31)),
+            things.get_things(ids=[1, 2**63]),
+            things.delete_thing(id=2**63, versions=None),
+        ):
+            with pytest.raises(InvalidValueError):
+                await refused
+            assert sql(held) == []
 
 
 @pytest.mark.parametrize("write", [insert, insert_in_transaction])
