@@ -1,7 +1,6 @@
 """Batched changes: each caller has the outcome that the change would have had alone."""
 
 import asyncio
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -19,7 +18,7 @@ from svc.users.handlers import UserChange, update_alone
 from svc.users.rows import StoredUser
 from svc.users.structs import UpdateUser
 from tests.support import Service, pointers, problem
-from tests.support.locks import BACKENDS, holding
+from tests.support.locks import BACKENDS, count_blocked, holding
 from tests.support.loops import on_a_loop
 from tests.support.pools import refuse
 from tests.support.raw import count_waiting, wait_for
@@ -60,8 +59,8 @@ async def test_a_locked_row_holds_up_nobody_else(config: Config, sql: Sql) -> No
             locked = []
             for number in (1, 2, 3):
                 locked.append(asyncio.ensure_future(it.change(number)))
-                await asyncio.sleep(0.02)
-            async with asyncio.timeout(1):
+                await until(lambda: count_blocked(sql) == len(locked))
+            async with asyncio.timeout(20):
                 for number in range(4, 8):
                     assert versions([await it.change(number)]) == [2]
                 more = [asyncio.ensure_future(it.change(number)) for number in range(1, 31)]
@@ -75,14 +74,13 @@ async def test_a_locked_row_holds_up_nobody_else(config: Config, sql: Sql) -> No
 @on_a_loop
 async def test_many_locked_rows_leave_connections_for_everybody_else(config: Config, sql: Sql) -> None:
     sql(FILL, 60)
-    async with user_batchers(config, pool_size=4, acquire_timeout=0.5) as it:
+    async with user_batchers(config, pool_size=4, acquire_timeout=2) as it:
         with holding(config, LOCKED.format(40)):
             locked = [asyncio.ensure_future(it.change(number)) for number in range(1, 41)]
-            await asyncio.sleep(0.1)
-            async with asyncio.timeout(0.3):
-                assert versions(await asyncio.gather(*map(it.change, range(41, 61)))) == [2] * 20
-                assert names(await asyncio.gather(*map(it.get, range(1, 41)))) == [*map(str, range(1, 41))]
-            await asyncio.wait(locked, timeout=1)
+            await until(lambda: count_blocked(sql) == 2)
+            assert versions(await asyncio.gather(*map(it.change, range(41, 61)))) == [2] * 20
+            assert names(await asyncio.gather(*map(it.get, range(1, 41)))) == [*map(str, range(1, 41))]
+            await until(lambda: sum(task.done() for task in locked) == 38)
             waiting = [task for task in locked if not task.done()]
             assert {await refuse(task) for task in locked if task.done()} == {"overload"}
         assert versions(await asyncio.gather(*waiting)) == [2] * 2
@@ -139,7 +137,7 @@ async def test_workers_that_change_the_same_rows_lose_no_change_and_meet_no_dead
             work_of_all = asyncio.gather(
                 work(one, order), work(other, order[::-1]), work(other, order), work(one, order[::-1])
             )
-            await asyncio.sleep(0.2)
+            await until(lambda: count_blocked(sql) >= 2)
         await work_of_all
     assert {number: sorted(each) for number, each in found.items()} == {
         key: [*range(2, 102)] for key in order
@@ -266,7 +264,7 @@ def test_every_client_of_a_batch_is_answered_for_its_own_change(
 
 @pytest.mark.parametrize("wanted", ["eve@example.com", "ada@example.com"])
 def test_of_two_who_want_one_email_at_once_one_has_it(
-    client: httpx.Client, users: list[User], config: Config, wanted: str
+    client: httpx.Client, users: list[User], config: Config, sql: Sql, wanted: str
 ) -> None:
     with ThreadPoolExecutor(8) as threads:
         with holding(config, WRITES):
@@ -276,7 +274,7 @@ def test_of_two_who_want_one_email_at_once_one_has_it(
                 )
                 for user in users[1:]
             ]
-            time.sleep(0.2)
+            wait_for(lambda: count_blocked(sql) == 2)
         statuses = sorted(job.result().status_code for job in jobs)
     assert statuses == ([200, 409] if wanted.startswith("eve") else [409, 409])
 
@@ -290,8 +288,8 @@ def test_who_waits_for_an_email_holds_up_nobody_else(
     with ThreadPoolExecutor(3) as threads:
         with holding(config, "insert into users (email, hashed_password) values ('eve@example.com', '')"):
             jobs = [threads.submit(client.patch, f"/users/{id_}", json=eve) for id_ in ids[:3]]
-            time.sleep(0.2)
+            wait_for(lambda: count_blocked(sql) == 3)
             for id_ in ids[3:]:
-                client.patch(f"/users/{id_}", json={"display_name": "x"}, timeout=2).raise_for_status()
+                client.patch(f"/users/{id_}", json={"display_name": "x"}).raise_for_status()
             assert not any(job.done() for job in jobs)
         assert sorted(job.result().status_code for job in jobs) == [200, 409, 409]
