@@ -33,9 +33,10 @@ class FastRoute(Struct, Generic[K, R], frozen=True):
 class Operation(Struct, frozen=True):
     """One method of one path, and all that is known of it.
 
-    `scope` is what a key must hold; None lets anyone in. `body` and `query` are the structs that come in;
-    `answers` has the struct of each good status, None for no content; `problems` are the statuses of its own
-    problems, beside those that the machinery gives.
+    `scope` is what a key must hold; None lets anyone in. `body` and `query` are the structs that come in, and
+    `line` that of each line of a body whose lines are refused one by one, in a good answer; `answers` has the
+    struct of each good status, None for no content; `problems` are the statuses of its own problems, beside
+    those that the machinery gives.
     """
 
     method: str
@@ -45,6 +46,7 @@ class Operation(Struct, frozen=True):
     scope: str | None = None
     body: type[Struct] | None = None
     query: type[Struct] | None = None
+    line: type[Struct] | None = None
     problems: tuple[int, ...] = ()
     fast: FastRoute[Any, Any] | None = None
 
@@ -56,6 +58,7 @@ class Operation(Struct, frozen=True):
         found |= {404} if "{" in self.path else set()
         found |= {400, 422} if self.query or self.body else set()
         found |= {413, 415} if self.body else set()
+        found |= {415} if self.line else set()
         return frozenset(found)
 
     def __str__(self) -> str:

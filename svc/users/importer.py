@@ -221,6 +221,6 @@ def build(service: Service) -> Resource:
     importer = Importer(service.database, service.share(Passwords), Slots(service.config))
     path, answers = "/users/import", {200: Imported}
     return Resource(
-        operations=[Operation("POST", path, importer.import_, answers, WRITE, body=ImportUser)],
+        operations=[Operation("POST", path, importer.import_, answers, WRITE, line=ImportUser)],
         queries=[ImportQueries],
     )

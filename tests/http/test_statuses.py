@@ -1,6 +1,6 @@
 """Statuses: an operation declares all that it can give, and a test that sees another one fails."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import httpx
@@ -8,13 +8,14 @@ import pytest
 from msgspec.structs import replace
 
 from svc.config import Config
+from svc.http.operations import Operation
 from svc.http.resource import Resource
 from svc.http.resource import Service as Parts
 from tests.support import Service, problem
 from tests.support.statuses import undeclared
-from tests.support.things import PROVEN, build, make_key
+from tests.support.things import PROVEN, CreateThing, ListThings, Thing, build, make_key
 
-Sql = Any
+Sql = Callable[..., list[tuple[Any, ...]]]
 
 CHANGES: Mapping[str, Mapping[str, object]] = {
     "PATCH /things/{id}": {"problems": (409,)},
@@ -94,9 +95,25 @@ def test_every_status_that_a_whole_operation_gives_is_declared(
     assert undeclared == []
 
 
-@pytest.mark.parametrize("method", ["GET", "DELETE"])
-def test_an_operation_on_one_row_declares_404(config: Config, method: str) -> None:
-    things = build(Parts(config))
-    (operation,) = [each for each in things.operations if str(each) == f"{method} /things/{{id}}"]
-    assert operation.statuses > {401, 403, 404, 500, 503}
-    assert not operation.statuses & {413, 415}
+OF_ALL = {500, 503}
+OF_KEYS = {401, 403}
+
+
+@pytest.mark.parametrize(
+    ("changes", "statuses"),
+    [
+        ({}, set()),
+        ({"scope": "things:read"}, OF_KEYS),
+        ({"path": "/things/{id}"}, {404}),
+        ({"query": ListThings}, {400, 422}),
+        ({"body": CreateThing}, {400, 413, 415, 422}),
+        ({"line": CreateThing}, {415}),
+        ({"problems": (409, 412)}, {409, 412}),
+    ],
+)
+def test_the_statuses_of_an_operation_follow_from_what_it_takes(
+    config: Config, changes: dict[str, object], statuses: set[int]
+) -> None:
+    handler = build(Parts(config)).operations[0].handler
+    plain = Operation("GET", "/things", handler, {200: Thing, 304: None})
+    assert replace(plain, **changes).statuses == {200, 304} | OF_ALL | statuses
