@@ -167,6 +167,7 @@ class GuardedProtocol(HttpToolsProtocol):
         """End all that waits for the connection."""
         super().connection_lost(exc)
         self._state = State.CLOSED
+        self._cycle_transport.forget()
         self._unset_keepalive_if_required()
         for timer in (self._progress_timer, self._write_timer):
             if timer:

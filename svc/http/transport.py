@@ -43,6 +43,14 @@ class CycleTransport:
         self.is_closing = transport.is_closing
         self.close = end
 
+    def forget(self) -> None:
+        """Let go of the protocol, which is gone: a circle of the two would wait for the collector."""
+        self.close = do_nothing
+
+
+def do_nothing() -> None:
+    """Do nothing."""
+
 
 class Cycle(RequestResponseCycle):
     """One request and its response, whose start is kept until the body begins, as ASGI asks of servers.

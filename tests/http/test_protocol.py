@@ -1,7 +1,9 @@
 """Limits on receiving, for all requests on the port: 400, 408 and 431, with the short cut and without."""
 
+import gc
 import json
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -306,3 +308,23 @@ def test_a_header_of_two_lines_never_goes_out(ground: Ground) -> None:
             answer = wire.ask(get(f"/split?said=a{end}Set-Cookie:b"))
             assert status_of(answer) == 500
             assert b"cookie" not in answer.lower()
+
+
+@pytest.mark.parametrize("path", ["/things/1", "/health/live"])
+def test_a_connection_that_is_gone_leaves_nothing_to_the_collector(
+    service: Service, ground: Ground, path: str
+) -> None:
+    """What waits for the collector piles up: it comes each 20,000 objects."""
+    with Wire(service) as first:
+        first.ask(get("/things/1", ground.bearer))
+    wait_for(lambda: not service.server.server_state.connections)
+    gc.disable()
+    try:
+        with Wire(service) as wire:
+            assert status_of(wire.ask(get(path, ground.bearer))) == 200
+            (connection,) = service.server.server_state.connections
+            gone = weakref.ref(connection)
+            del connection
+        wait_for(lambda: gone() is None)
+    finally:
+        gc.enable()
