@@ -20,12 +20,9 @@ from svc.http.headers import make_request_id, parse_bearer, parse_request_id
 from svc.http.logs import log_request
 from svc.http.middleware import ErrorHandler
 from svc.http.operations import FastRoute, Operation
-from svc.http.protocol import GuardedProtocol, State
+from svc.http.protocol import FAST, IDLE, GuardedProtocol
 from svc.http.transport import frame, join_lines
 from svc.postgres.errors import OverloadedError
-
-IDLE, FAST = State.IDLE, State.FAST
-"""A member of an Enum costs 30 ns to look up."""
 
 HEAD = re.compile(rb"HTTP/1\.1\r\n(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e]*\r\n)*\r\n")
 """What follows the target: the version, header lines as RFC 9112 has them, in ASCII, and the empty line."""

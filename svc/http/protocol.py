@@ -38,8 +38,8 @@ every change of state that there is; the tests hold each connection to it.
 import asyncio
 import re
 import time
-from collections.abc import Mapping
-from enum import Enum, auto
+from collections.abc import Callable, Mapping
+from enum import IntEnum, auto
 from typing import cast
 
 import httptools
@@ -83,8 +83,8 @@ TRAILER = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\x80-\xff]*\r\n"
 """A line of trailers (RFC 9112, 5)."""
 
 
-class State(Enum):
-    """What a connection is at."""
+class State(IntEnum):
+    """What a connection is at. A number, whose hash is ten times as quick as that of a plain member."""
 
     IDLE = auto()
     HEAD = auto()
@@ -98,23 +98,26 @@ class State(Enum):
     CLOSED = auto()
 
 
-RECEIVING = frozenset({State.HEAD, State.BODY, State.CHUNK_LINE, State.TRAILERS})
+IDLE, HEAD, BODY, CHUNK_LINE, TRAILERS, ANSWERING, FAST, REFUSING, LINGERING, CLOSED = State
+"""To look a member of an Enum up costs 30 ns, and a request does so a dozen times."""
+
+RECEIVING = frozenset({HEAD, BODY, CHUNK_LINE, TRAILERS})
 """A request comes in, and must come in fast enough."""
 
-ENDED = frozenset({State.LINGERING, State.CLOSED})
+ENDED = frozenset({LINGERING, CLOSED})
 """Nothing is written any more."""
 
 TRANSITIONS: Mapping[State, frozenset[State]] = {
-    State.IDLE: frozenset({State.HEAD, State.FAST, State.CLOSED}),
-    State.HEAD: frozenset({State.BODY, State.CHUNK_LINE, State.ANSWERING, *ENDED}),
-    State.BODY: frozenset({State.CHUNK_LINE, State.ANSWERING, State.IDLE, State.REFUSING, *ENDED}),
-    State.CHUNK_LINE: frozenset({State.BODY, State.TRAILERS, State.REFUSING, *ENDED}),
-    State.TRAILERS: frozenset({State.ANSWERING, State.IDLE, State.REFUSING, *ENDED}),
-    State.ANSWERING: frozenset({State.IDLE, *ENDED}),
-    State.FAST: frozenset({State.IDLE, *ENDED}),
-    State.REFUSING: ENDED,
-    State.LINGERING: frozenset({State.CLOSED}),
-    State.CLOSED: frozenset(),
+    IDLE: frozenset({HEAD, FAST, CLOSED}),
+    HEAD: frozenset({BODY, CHUNK_LINE, ANSWERING, *ENDED}),
+    BODY: frozenset({CHUNK_LINE, ANSWERING, IDLE, REFUSING, *ENDED}),
+    CHUNK_LINE: frozenset({BODY, TRAILERS, REFUSING, *ENDED}),
+    TRAILERS: frozenset({ANSWERING, IDLE, REFUSING, *ENDED}),
+    ANSWERING: frozenset({IDLE, *ENDED}),
+    FAST: frozenset({IDLE, *ENDED}),
+    REFUSING: ENDED,
+    LINGERING: frozenset({CLOSED}),
+    CLOSED: frozenset(),
 }
 
 
@@ -152,7 +155,7 @@ class GuardedProtocol(HttpToolsProtocol):
         """Begin with a new connection: it must say something in time."""
         super().connection_made(transport)
         self.flow = Flow(transport)  # pyright: ignore[reportIncompatibleVariableOverride]
-        self._state = State.IDLE
+        self._state = IDLE
         self._limits: ReceiveLimits = self.app_state["receive_limits"]
         self._cycle_transport = CycleTransport(transport, self._end)
         self._input = self._line = self._tail = b""
@@ -166,7 +169,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """End all that waits for the connection."""
         super().connection_lost(exc)
-        self._state = State.CLOSED
+        self._state = CLOSED
         self._cycle_transport.forget()
         self._unset_keepalive_if_required()
         for timer in (self._progress_timer, self._write_timer):
@@ -186,21 +189,21 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what belongs to the request that comes in, and hold the rest until it is answered."""
-        if self._state is State.LINGERING:
+        if self._state is LINGERING:
             self._left -= len(data)
             if self._left < 0:
                 self._close()
-        elif self._state is not State.CLOSED and self._state is not State.REFUSING:
-            self._input = self._input[self._at :] + data
+        elif self._state is not CLOSED and self._state is not REFUSING:
+            self._input = self._input[self._at :] + data if self._input else data
             self._at = 0
             self._parse()
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """Note that nothing more will come. What did come is answered; uvicorn closes at once."""
         self.flow.ended = True
-        if self._state is State.LINGERING:
+        if self._state is LINGERING:
             self._close()
-        elif self._state is State.FAST:
+        elif self._state is FAST:
             self.flow.hold()  # which the fast path looks for when it has answered
         else:
             self._settle()
@@ -208,34 +211,22 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _parse(self) -> None:
         """Parse until a request is whole whose answer is not."""
-        deadline = time.monotonic() + MAX_TURN  # uvloop's own time stands still within a turn
-        while self._at < len(self._input) and self._step():
-            if time.monotonic() > deadline and self._state in RECEIVING:
-                self.flow.hold()
-                self.loop.call_soon(self._parse)
-                return
+        deadline = 0.0
+        while self._at < len(self._input) and (step := STEPS.get(self._state)):
+            step(self)
+            if self._state in RECEIVING:
+                now = time.monotonic()  # uvloop's own time stands still within a turn
+                deadline = deadline or now + MAX_TURN
+                if now > deadline:
+                    self.flow.hold()
+                    self.loop.call_soon(self._parse)
+                    return
         self._settle()
-
-    def _step(self) -> bool:
-        """Parse one part; False where nothing may be parsed now."""
-        match self._state:
-            case State.IDLE:
-                self._begin()
-            case State.HEAD:
-                self._receive_head()
-            case State.BODY:
-                self._receive_body()
-            case State.CHUNK_LINE:
-                self._receive_chunk_line()
-            case State.TRAILERS:
-                self._receive_trailers()
-            case _:
-                return False
-        return True
 
     def _settle(self) -> None:
         """Hold what may not be parsed yet, end where nothing more can come, watch over what comes in."""
-        if self._state in ENDED or self._state is State.REFUSING:
+        state = self._state
+        if state in ENDED or state is REFUSING:
             return
         if self._at < len(self._input):
             self.flow.hold()
@@ -243,26 +234,41 @@ class GuardedProtocol(HttpToolsProtocol):
         self._input, self._at = b"", 0
         if self.flow.held:
             self.flow.release()
-        if self.flow.ended and self._state is State.IDLE:
+        if self.flow.ended and state is IDLE:
             self._end()
-        elif self.flow.ended and self._state in RECEIVING:
+        elif state not in RECEIVING:
+            return
+        elif self.flow.ended:
             self._refuse(malformed("The request ended before it was whole"))
-        elif self._state in RECEIVING and self._progress_timer is None:
+        elif self._progress_timer is None:
             self._progress_timer = self.loop.call_later(self._limits.seconds, self._check_progress)
 
     def _begin(self) -> None:
-        """Wait for the first byte of a request."""
-        found = LINE_ENDS.match(self._input, self._at)
-        self._at = found.end() if found else self._at
+        """Begin a request with its first byte, behind line ends (RFC 9112, 2.2)."""
+        if self._input[self._at] in b"\r\n" and (found := LINE_ENDS.match(self._input, self._at)):
+            self._at = found.end()
         if self._at < len(self._input):
-            self._state = State.HEAD
+            self._state = HEAD
             self._unset_keepalive_if_required()
             self._began = self.loop.time()
             self._tail = b""
             self._size = self._body_size = 0
+            self._receive_head()
 
     def _receive_head(self) -> None:
         """Feed the head, and nothing behind it. Callbacks of the parser say what comes next."""
+        end = self._input.find(b"\r\n\r\n", self._at) + 4
+        if not self._size and 4 <= end <= self._at + self._limits.head:  # all of it is there
+            piece = self._input[self._at : end]
+            self._at, self._size = end, len(piece)
+            self._feed(piece)
+        else:
+            self._receive_part_of_head()
+        if self._state is HEAD and self._size >= self._limits.head:
+            self._refuse(self._head_too_large())
+
+    def _receive_part_of_head(self) -> None:
+        """Feed what came of a head that is cut, or too large."""
         piece = self._input[self._at : self._at + self._limits.head - self._size]
         joined = self._tail + piece  # the empty line may be cut
         if end := joined.find(b"\r\n\r\n") + 1:
@@ -270,8 +276,6 @@ class GuardedProtocol(HttpToolsProtocol):
         self._tail = joined[-3:]
         self._take(piece)
         self._feed(piece)
-        if self._state is State.HEAD and self._size >= self._limits.head:
-            self._refuse(self._head_too_large())
 
     def _receive_whole_chunks(self) -> bool:
         """Feed chunks that are all there together: cut one by one, small ones take five times as long."""
@@ -293,12 +297,12 @@ class GuardedProtocol(HttpToolsProtocol):
         if not self._line and self._receive_whole_chunks():
             return
         self._feed(self._take_line())
-        if self._state is not State.CHUNK_LINE:
+        if self._state is not CHUNK_LINE:
             return
         if self._line.endswith(b"\n"):
             size = CHUNK_SIZE.match(self._line)
             self._left = int(size[0], 16) + 2 if size else 2
-            self._state = State.BODY if self._left > 2 else State.TRAILERS
+            self._state = BODY if self._left > 2 else TRAILERS
             self._line, self._size = b"", 0
         elif self._size >= self._limits.head:
             self._refuse(malformed(f"The line before a chunk may have {self._limits.head} bytes"))
@@ -310,8 +314,8 @@ class GuardedProtocol(HttpToolsProtocol):
         self._left -= len(piece)
         self._body_size += len(piece)
         self._feed(piece)
-        if self._left == 0 and self._state is State.BODY:  # a Content-Length would have ended the request
-            self._state = State.CHUNK_LINE
+        if self._left == 0 and self._state is BODY:  # a Content-Length would have ended the request
+            self._state = CHUNK_LINE
             self._line, self._size = b"", 0
 
     def _receive_trailers(self) -> None:
@@ -365,7 +369,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self.expect_100_continue = False
         super().on_headers_complete()
         if has_body:
-            self._state = State.CHUNK_LINE if chunked else State.BODY
+            self._state = CHUNK_LINE if chunked else BODY
             self._left, self._size, self._line = length, 0, b""
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
@@ -378,29 +382,30 @@ class GuardedProtocol(HttpToolsProtocol):
         """Wait for the answer, unless it came before the request was whole."""
         super().on_message_complete()
         if self.cycle.response_complete:
-            self._state = State.IDLE
+            self._state = IDLE
             self._arm_keep_alive(self.timeout_keep_alive)
         else:
-            self._state = State.ANSWERING
+            self._state = ANSWERING
 
     def on_response_complete(self) -> None:
         """Go on with what was held, with the rest of the body, or not at all."""
         super().on_response_complete()
-        if self._state is State.ANSWERING:
-            self._state = State.IDLE
+        if self._state is ANSWERING:
+            self._state = IDLE
             self._continue()
             return
         self._unset_keepalive_if_required()
-        if self._state is State.REFUSING:
+        if self._state is REFUSING:
             self._end()
 
     def _continue(self) -> None:
-        """Go on after an answer."""
-        self._parse()
+        """Go on after an answer, where there is something to go on with."""
+        if self._input or self.flow.held or self.flow.ended:
+            self._parse()
 
     def shutdown(self) -> None:
         """End the connection as soon as what is asked on it is answered."""
-        if not self.cycle or self.cycle.response_complete or self._state is State.LINGERING:
+        if not self.cycle or self.cycle.response_complete or self._state is LINGERING:
             self._close()
         else:
             self.cycle.keep_alive = False
@@ -434,13 +439,13 @@ class GuardedProtocol(HttpToolsProtocol):
         """End the request that comes in: at once, or when the app asks for what is refused."""
         if self.transport.is_closing():
             self._close()
-        elif self._state is State.HEAD:
+        elif self._state is HEAD:
             self._send_refusal(problem)
             self._end()
         elif self.cycle.response_complete:
             self._end()
         else:
-            self._state = State.REFUSING
+            self._state = REFUSING
             self._input, self._at = b"", 0
             self.flow.hold()
             cast("Cycle", self.cycle).cut_off(lambda: self._send_refusal(problem))
@@ -457,11 +462,11 @@ class GuardedProtocol(HttpToolsProtocol):
         """End after the last answer; linger where the client may still be sending."""
         if self._state in ENDED:
             return
-        idle = self._state in (State.IDLE, State.ANSWERING, State.FAST)
+        idle = self._state in (IDLE, ANSWERING, FAST)
         if self.flow.ended or self.transport.is_closing() or (idle and not self.flow.held):
             self._close()
             return
-        self._state = State.LINGERING
+        self._state = LINGERING
         self._input, self._at, self._left = b"", 0, LINGER_SIZE
         self._unset_keepalive_if_required()
         if self._progress_timer:
@@ -471,6 +476,16 @@ class GuardedProtocol(HttpToolsProtocol):
         self.flow.release()
 
     def _close(self) -> None:
-        if self._state is not State.CLOSED:
-            self._state = State.CLOSED
+        if self._state is not CLOSED:
+            self._state = CLOSED
             self.transport.close()
+
+
+STEPS: Mapping[State, Callable[[GuardedProtocol], None]] = {
+    IDLE: GuardedProtocol._begin,
+    HEAD: GuardedProtocol._receive_head,
+    BODY: GuardedProtocol._receive_body,
+    CHUNK_LINE: GuardedProtocol._receive_chunk_line,
+    TRAILERS: GuardedProtocol._receive_trailers,
+}
+"""What parses one part of the input; in other states nothing may be parsed."""
