@@ -64,6 +64,9 @@ class SmallChange(Struct, frozen=True, kw_only=True):
         )
 
 
+NO_CHANGE = UpdateUser()
+
+
 class FirstAnswer(Struct, frozen=True):
     """What the first request was answered."""
 
@@ -150,7 +153,7 @@ class Users:
         """Change the fields that are given (RFC 7396), if the client's version is the current one."""
         id_, versions = read_id(request), read_if_match(request)
         change = UserChange(id_, versions, await read_body(request, UpdateUser, MERGE_PATCH_TYPES))
-        if change.fields == UpdateUser():
+        if change.fields == NO_CHANGE:
             user = await self._queries.get_user(id=id_, with_profile=False)
             user = user if user and (versions is None or user.version in versions) else None
         elif change.is_small:
