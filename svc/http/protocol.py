@@ -40,7 +40,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from enum import IntEnum, auto
-from typing import cast
+from typing import ClassVar, cast
 
 import httptools
 import uvicorn
@@ -212,7 +212,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def _parse(self) -> None:
         """Parse until a request is whole whose answer is not."""
         deadline = 0.0
-        while self._at < len(self._input) and (step := STEPS.get(self._state)):
+        while self._at < len(self._input) and (step := self.STEPS.get(self._state)):
             step(self)
             if self._state in RECEIVING:
                 now = time.monotonic()  # uvloop's own time stands still within a turn
@@ -480,12 +480,11 @@ class GuardedProtocol(HttpToolsProtocol):
             self._state = CLOSED
             self.transport.close()
 
-
-STEPS: Mapping[State, Callable[[GuardedProtocol], None]] = {
-    IDLE: GuardedProtocol._begin,
-    HEAD: GuardedProtocol._receive_head,
-    BODY: GuardedProtocol._receive_body,
-    CHUNK_LINE: GuardedProtocol._receive_chunk_line,
-    TRAILERS: GuardedProtocol._receive_trailers,
-}
-"""What parses one part of the input; in other states nothing may be parsed."""
+    STEPS: ClassVar[Mapping[State, Callable[["GuardedProtocol"], None]]] = {
+        IDLE: _begin,
+        HEAD: _receive_head,
+        BODY: _receive_body,
+        CHUNK_LINE: _receive_chunk_line,
+        TRAILERS: _receive_trailers,
+    }
+    """What parses one part of the input; in other states nothing may be parsed."""
