@@ -480,7 +480,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self._state = CLOSED
             self.transport.close()
 
-    STEPS: ClassVar[Mapping[State, Callable[["GuardedProtocol"], None]]] = {
+    STEPS: ClassVar[Mapping[State, Callable[..., None]]] = {
         IDLE: _begin,
         HEAD: _receive_head,
         BODY: _receive_body,
