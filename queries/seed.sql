@@ -11,6 +11,13 @@ lock table users in access exclusive mode;
 -- Whether there is any user.
 select exists (select from users) as present;
 
+-- name: is_referred_to :one
+-- Whether a table of somebody else's refers to users, which then cannot be truncated.
+select exists (
+    select from pg_constraint as k
+    where k.contype = 'f' and k.confrelid = 'users'::regclass and k.conrelid <> k.confrelid
+) as referred_to;
+
 -- name: renew_users :exec
 -- An empty table begins anew: its file, which goes again with all that was written if this transaction fails,
 -- its ids, and what the planner believes of it.

@@ -34,7 +34,7 @@ create table teams (
     gone_at timestamptz
 );
 create index teams_made_at_id_idx on teams (made_at, id);
-create table notes (
+create table jottings (
     id bigint generated always as identity primary key, team_id bigint references teams (id),
     author text not null, content text
 );
@@ -51,7 +51,7 @@ def filled(server_url: DatabaseUrl, admin: Callable[[str], None]) -> Iterator[Fi
     async def make(connection: Connection) -> Schema:
         await connection.execute(SCHEMA)
         schema = await read_schema(connection)
-        await fill(connection, schema, {"teams", "notes", "keyed"})
+        await fill(connection, schema, {"teams", "jottings", "keyed"})
         return schema
 
     skip_before_18(server_url)
@@ -97,10 +97,10 @@ def check(filled: Filled, pair: Pair) -> list[Finding]:
 
 
 def test_an_optional_parameter_where_null_is_refused_is_found_at_its_place(filled: Filled) -> None:
-    (found,) = check(filled, query("insert into notes (content, author)\nvalues (:content, :author)"))
+    (found,) = check(filled, query("insert into jottings (content, author)\nvalues (:content, :author)"))
     assert (found.kind, found.file, found.line, found.column) == ("null-parameter", "made.sql", 3, 19)
     assert found.expected == "author may be null, as its type says"
-    assert (found.found, found.warning) == ("notes.author refuses null", False)
+    assert (found.found, found.warning) == ("jottings.author refuses null", False)
 
 
 LYING = [
@@ -108,9 +108,9 @@ LYING = [
     "update teams set size = :size",
     "update teams set name = :name where id = :id and gone_at is null",
     "update teams set name = :name where id = :id and gone_at is not null",
-    "insert into notes (author) values (lower(:author))",
+    "insert into jottings (author) values (lower(:author))",
     "insert into teams (name) values ('v1') on conflict (name) do update set size = :size",
-    "with gone as (delete from notes where id = :id) insert into notes (author) values (:author)",
+    "with gone as (delete from jottings where id = :id) insert into jottings (author) values (:author)",
 ]
 
 
@@ -145,11 +145,11 @@ HONEST = [
 ]
 FAILING_OTHERWISE = [
     "insert into teams (name) values ('v1')",
-    "insert into notes (author, team_id) values ('x', -1)",
+    "insert into jottings (author, team_id) values ('x', -1)",
     "update teams set size = -1",
     "update teams set motto = (1 / (:n::bigint - 1))::text where :n::bigint < 2",
     "update teams set size = (name || 'x')::bigint where :motto::text is null",
-    "update teams set size = (select id from notes)",
+    "update teams set size = (select id from jottings)",
 ]
 
 
@@ -159,21 +159,21 @@ def test_a_query_without_a_refused_null_is_left_alone(filled: Filled, statement:
 
 
 def test_a_column_that_needs_a_value_and_is_not_named_is_found(filled: Filled) -> None:
-    (found,) = check(filled, query("insert into notes (content) values (:content)"))
-    assert (found.kind, found.line, found.found) == ("null-parameter", 1, "notes.author refuses null")
+    (found,) = check(filled, query("insert into jottings (content) values (:content)"))
+    assert (found.kind, found.line, found.found) == ("null-parameter", 1, "jottings.author refuses null")
     assert found.expected == "every column that needs a value has one"
 
 
 def test_the_trials_leave_nothing_behind(filled: Filled) -> None:
     writing = [
-        query("insert into notes (author, content) values (:sure, :content)"),
+        query("insert into jottings (author, content) values (:sure, :content)"),
         query("update teams set size = size + 1, motto = :motto"),
-        query("delete from notes", "execrows", int),
+        query("delete from jottings", "execrows", int),
         query("truncate keyed"),
         query("select set_config('lock_timeout', '77s', false)", "many", str, annotations="-- @hot\n"),
     ]
     rows = "select md5(string_agg(t::text, '' order by id)) from {} t".format
-    state = ["show lock_timeout", "show plan_cache_mode", *map(rows, ("teams", "notes", "keyed"))]
+    state = ["show lock_timeout", "show plan_cache_mode", *map(rows, ("teams", "jottings", "keyed"))]
 
     async def work(connection: Connection) -> None:
         before = [await connection.fetchval(part) for part in state]
@@ -218,7 +218,7 @@ LIES = [
     "select id, nullif(name, 'v7') as label from teams",
     "select id, motto as label from teams",
     "select id, motto as label from teams where id = :id",
-    "select n.id, t.name as label from notes n left join teams t on t.id = n.team_id",
+    "select n.id, t.name as label from jottings n left join teams t on t.id = n.team_id",
     "select id, :name::text as label from teams",
     "select id, nullif(words, words) as label from keyed where uuid = :key",
 ]
@@ -265,16 +265,19 @@ def test_what_is_looser_than_the_schema_is_a_warning_and_does_not_fail_the_check
 HOT = [  # with the table that is read whole
     ("", "select id from teams where (made_at, id) > (now(), :n) order by made_at, id limit 10"),
     ("", "select id from teams where (made_at, id) < (now(), :n) order by made_at desc, id desc limit 10"),
-    ("", "select n.id from notes n join teams t on t.id = n.team_id where n.id = :n"),
-    ("", "explain select id from notes where team_id = :n"),
+    ("", "select n.id from jottings n join teams t on t.id = n.team_id where n.id = :n"),
+    ("", "explain select id from jottings where team_id = :n"),
     ("", "update teams set size = 1 where id = :n"),
-    ("", "insert into notes (author) values ('a' || :n::bigint)"),
+    ("", "insert into jottings (author) values ('a' || :n::bigint)"),
     ("teams", "select id from teams where size = :n"),
-    ("notes", "select id from notes where (author, id) > ('a', :n) order by author, id limit 10"),
-    ("notes", "select id from notes where (:n::bigint is null or id = :n) order by author limit 10"),
-    ("notes", "select n.id from teams t join notes n on n.team_id = t.id where t.id = :n"),
-    ("notes", "select (select max(n.id) from notes n where n.team_id = t.id) from teams t where t.id = :n"),
-    ("notes", "delete from notes where team_id = :n"),
+    ("jottings", "select id from jottings where (author, id) > ('a', :n) order by author, id limit 10"),
+    ("jottings", "select id from jottings where (:n::bigint is null or id = :n) order by author limit 10"),
+    ("jottings", "select n.id from teams t join jottings n on n.team_id = t.id where t.id = :n"),
+    (
+        "jottings",
+        "select (select max(n.id) from jottings n where n.team_id = t.id) from teams t where t.id = :n",
+    ),
+    ("jottings", "delete from jottings where team_id = :n"),
 ]
 
 

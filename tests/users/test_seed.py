@@ -167,3 +167,12 @@ def test_a_terminal_shows_a_bar_that_grows(config: Config) -> None:
     assert bars.pop() == "\n"
     assert [bar.count("#") for bar in bars] == [*range(0, 41, 4)]
     assert bars[-1].endswith("100%, 500 of 500 users")
+
+
+def test_a_table_that_refers_to_users_is_no_hindrance(config: Config, sql: Sql) -> None:
+    sql("create table remarks (user_id bigint references users (id))")
+    sql("insert into remarks values (null)")
+    asyncio.run(seed(config, 30, 7))
+    assert sql("select count(*), max(id) from users") == [(30, 30)]
+    assert sql("insert into users (email, hashed_password) values ('a@b.de', '') returning id") == [(31,)]
+    assert sql("select count(*) from remarks") == [(1,)]
