@@ -15,6 +15,7 @@ from pathlib import Path
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.supervisors import Multiprocess
+from uvicorn.supervisors.basereload import BaseReload
 from uvicorn.supervisors.statreload import StatReload
 
 from svc.config import PACKAGE, find_folder
@@ -73,7 +74,24 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 class SourceReload(StatReload):
-    """uvicorn's, which starts the service anew when a file changes, with .sql files among them."""
+    """uvicorn's, which starts the service anew when a file changes, with .sql files among them.
+
+    It looks at the files before each start: uvicorn looks after it, and misses what changes meanwhile.
+    """
+
+    def __init__(
+        self, config: uvicorn.Config, target: Callable[..., None], sockets: list[socket.socket]
+    ) -> None:
+        super().__init__(config, target, sockets)
+        self.mtimes = self._read_mtimes()
+
+    def restart(self) -> None:
+        """Start the service anew."""
+        self.mtimes = self._read_mtimes()
+        BaseReload.restart(self)
+
+    def _read_mtimes(self) -> dict[Path, float]:
+        return {path: path.stat().st_mtime for path in self.iter_py_files()}
 
     def iter_py_files(self) -> Iterator[Path]:
         """Give every file that a start reads."""

@@ -8,7 +8,11 @@ from tests.support.scratch import check_statically, copy_checkout, run
 
 PARTS = {
     "svc.users.exporter": ("svc/users/exporter.py", "queries/user_export.sql", "tests/users/test_export*.py"),
-    "svc.users.importer": ("svc/users/importer.py", "queries/user_import.sql", "tests/users/test_import*.py"),
+    "svc.users.importer": (
+        "svc/users/importer.py",
+        "queries/user_import.sql",
+        "tests/users/test_*import*.py",
+    ),
     "svc.users.seed": ("svc/users/seed.py", "queries/seed.sql", "tests/users/test_seed*.py"),
 }
 """The line of each, its files, its tests."""

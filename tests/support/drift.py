@@ -256,7 +256,7 @@ async def judge(
     try:
         await connection.execute(mutant.statement)
         after = await read_shapes(connection, pairs)
-        hit = {name for name, shape in before.items() if shape != after[name]} | mutant.hit
+        hit = {name for name, shape in before.items() if shape != after[name]} | (mutant.hit & before.keys())
         findings, _ = await prove_all(connection, pairs, RESOURCES, filled=True)
     finally:
         await connection.close()
