@@ -69,13 +69,21 @@ async def find_backends(database: Database, number: int) -> set[int]:
 
 
 async def count_usable(database: Database) -> int:
-    """Return how many connections can be out at the same time, each of them working."""
-    count = 0
-    async with AsyncExitStack() as stack:
-        with suppress(*DATABASE_ERRORS):
-            while True:
-                connection = await stack.enter_async_context(database.transaction(Raw))
-                count += await connection.fetchval("select 1")
+    """Return how many connections can be out at the same time, each of them working.
+
+    Each that there should be may take its time; one more than that has none to wait for.
+    """
+    count, config = 0, database.config
+    try:
+        async with AsyncExitStack() as stack:
+            with suppress(*DATABASE_ERRORS):
+                while True:
+                    if count >= config.pool_size:
+                        database.config = with_settings(config, acquire_timeout=0.01)
+                    connection = await stack.enter_async_context(database.transaction(Raw))
+                    count += await connection.fetchval("select 1")
+    finally:
+        database.config = config
     return count
 
 
