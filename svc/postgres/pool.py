@@ -148,8 +148,13 @@ class Database:
         """
         try:
             async with self._begin(snapshot=snapshot) as connection:
-                bound = tuple(kind.bind(Transaction(connection)) for kind in kinds)
+                transaction = Transaction(connection)
+                bound = tuple(kind.bind(transaction) for kind in kinds)
                 yield bound if len(bound) > 1 else next(iter(bound))
+                if (
+                    transaction.failed
+                ):  # the block caught it; PostgreSQL would answer the commit with a rollback
+                    raise transaction.failed
         except (asyncpg.PostgresError, asyncpg.InterfaceError, ConnectionError, TimeoutError) as error:
             raise_translated(error)
 
@@ -293,45 +298,51 @@ class Transaction:
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
+        self.failed: Exception | None = None
 
     async def fetch_one(self, query: Query, arguments: Sequence[object]) -> Row | None:
         """Return the first row, or None."""
-        try:
-            return await self.connection.fetch_one(query, arguments)
-        except DRIVER_ERRORS as error:
-            raise_translated(error)
+        return await self._run(self.connection.fetch_one(query, arguments))
 
     async def fetch_all(self, query: Query, arguments: Sequence[object]) -> Sequence[Row]:
         """Return all rows."""
-        try:
-            return await self.connection.fetch_all(query, arguments)
-        except DRIVER_ERRORS as error:
-            raise_translated(error)
+        return await self._run(self.connection.fetch_all(query, arguments))
 
     async def change(self, query: Query, arguments: Sequence[object]) -> int:
         """Return the number of rows that were changed."""
+        return await self._run(self.connection.change(query, arguments))
+
+    async def _run(self, statement: Awaitable[T]) -> T:
+        """Await a statement, and note its failure: nothing that was done since a savepoint can be kept."""
         try:
-            return await self.connection.change(query, arguments)
+            return await statement
         except DRIVER_ERRORS as error:
+            self.failed = translate(error)
             raise_translated(error)
 
 
 class Savepoints:
     """Parts of a transaction that may fail alone: `database.transaction(NoteQueries, Savepoints)`."""
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+    def __init__(self, transaction: Transaction) -> None:
+        self._transaction = transaction
 
     @classmethod
     def bind(cls, executor: Executor) -> Self:
         """Return the savepoints of a transaction. Raises TypeError for any other executor."""
         if not isinstance(executor, Transaction):
             raise TypeError("savepoints are of a transaction")
-        return cls(executor.connection)
+        return cls(executor)
 
-    def begin(self) -> AbstractAsyncContextManager[object]:
-        """Return a block whose changes are taken back where it raises, and no others."""
-        return self._connection.transaction()
+    @asynccontextmanager
+    async def begin(self) -> AsyncGenerator[None]:
+        """Run a block whose changes are taken back where it raises, and no others."""
+        try:
+            async with self._transaction.connection.transaction():
+                yield
+        except BaseException:
+            self._transaction.failed = None
+            raise
 
 
 @asynccontextmanager

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -377,3 +378,20 @@ async def test_binding_reads_signatures_once(config: Config, monkeypatch: pytest
             async with database.transaction(Fresh) as counts:
                 assert await counts.count_things() == 0
     assert read == ["count_things", "get_last_name"]
+
+
+@on_a_loop
+async def test_a_block_that_goes_on_behind_an_error_ends_in_it(config: Config, sql: Sql) -> None:
+    """PostgreSQL keeps nothing of it, so it must not look as if it had."""
+    sql(FILL, 2)
+
+    async def go_on(database: Database) -> None:
+        async with database.transaction(ThingQueries) as things:
+            await create(things, "x")
+            with suppress(ConstraintError):
+                await create(things, "thing 1")
+
+    async with opened(config, pool_size=1) as database:
+        with pytest.raises(ConstraintError, match="things_name_key"):
+            await go_on(database)
+        assert sql(NAMES) == [(["thing 1", "thing 2"],)]
