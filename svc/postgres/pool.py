@@ -151,9 +151,7 @@ class Database:
                 transaction = Transaction(connection)
                 bound = tuple(kind.bind(transaction) for kind in kinds)
                 yield bound if len(bound) > 1 else next(iter(bound))
-                if (
-                    transaction.failed
-                ):  # the block caught it; PostgreSQL would answer the commit with a rollback
+                if transaction.failed:  # and caught: PostgreSQL would answer the commit with a rollback
                     raise transaction.failed
         except (asyncpg.PostgresError, asyncpg.InterfaceError, ConnectionError, TimeoutError) as error:
             raise_translated(error)
