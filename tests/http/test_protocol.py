@@ -32,8 +32,8 @@ from tests.support.raw import (
     serve,
     status_of,
     statuses,
-    wait_for,
 )
+from tests.support.waiting import wait_for
 
 LIMIT = 4096
 SECONDS = 0.5

@@ -5,16 +5,15 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
-import pytest
 
 from svc.config import Config
 from tests.support.scratch import copy_checkout
+from tests.support.waiting import wait_for
 
 DEADLINE = 60
 
@@ -37,17 +36,15 @@ def served(folder: Path, config: Config) -> Iterator[str]:
         assert process.wait(DEADLINE) == 0
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
+def wait_for_answer(condition: Callable[[], bool]) -> None:
     """Wait until a condition holds; a service that is just going down refuses."""
-    deadline = time.monotonic() + DEADLINE
-    while time.monotonic() < deadline:
-        try:
-            if condition():
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.05)
-    pytest.fail("nothing changed in time")
+
+    def holds() -> bool:
+        with suppress(httpx.TransportError):
+            return condition()
+        return False
+
+    wait_for(holds)
 
 
 def replace(path: Path, old: str, new: str) -> None:
@@ -59,10 +56,10 @@ def replace(path: Path, old: str, new: str) -> None:
 def test_a_change_of_python_or_sql_is_served(tmp_path: Path, config: Config) -> None:
     folder = copy_checkout(tmp_path / "bareline")
     with served(folder, config) as url, httpx.Client(base_url=url, timeout=DEADLINE) as client:
-        wait_for(lambda: client.get("/health/ready").status_code == 200)
+        wait_for_answer(lambda: client.get("/health/ready").status_code == 200)
         health = folder / "svc/health/__init__.py"
         replace(health, 'Literal["live", "ready"]', 'Literal["live", "ready", "well"]')
         replace(health, 'Status("live")', 'Status("well")')
-        wait_for(lambda: client.get("/health/live").json() == {"status": "well"})
+        wait_for_answer(lambda: client.get("/health/live").json() == {"status": "well"})
         replace(folder / "queries/health.sql", "select not pg_is_in_recovery()", "select pg_is_in_recovery()")
-        wait_for(lambda: client.get("/health/ready").status_code == 503)
+        wait_for_answer(lambda: client.get("/health/ready").status_code == 503)

@@ -40,9 +40,9 @@ from tests.support.raw import (
     serve,
     status_of,
     statuses,
-    wait_for,
 )
 from tests.support.things import SCOPES, StoredThing, ThingQueries, Things
+from tests.support.waiting import wait_for
 
 
 @pytest.fixture(scope="module")

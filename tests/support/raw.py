@@ -17,6 +17,7 @@ from svc.http.headers import PROCESS
 from svc.http.protocol import State
 from svc.http.resource import Build
 from tests.support import NUMBERS, SCOPES, TEMPLATE, Service, at, make_key, things
+from tests.support.waiting import wait_for
 
 VARYING = re.compile(rb"(?<=\r\ndate: )[^\r]+|" + PROCESS + rb"-[0-9a-f]+")
 """What differs between two answers that are the same: the date, and an id that the service made."""
@@ -25,14 +26,6 @@ VARYING = re.compile(rb"(?<=\r\ndate: )[^\r]+|" + PROCESS + rb"-[0-9a-f]+")
 def normalise(answers: bytes) -> bytes:
     """Answers without what differs each time."""
     return VARYING.sub(b"*", answers)
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 30) -> None:
-    """Waits for what another thread does, which takes a moment; a failure takes so many seconds."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 def count_waiting(service: Service) -> int:

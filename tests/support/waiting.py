@@ -4,16 +4,16 @@ import asyncio
 import time
 from collections.abc import Callable
 
-DEADLINE = 20.0
+DEADLINE = 60.0
 """Seconds after which a state is not going to come: long enough for a machine that is busy with other tests."""
 
 
-def wait_for(condition: Callable[[], object]) -> None:
-    """Wait in this thread until a condition holds. Raises AssertionError after the deadline."""
-    deadline = time.monotonic() + DEADLINE
+def wait_for(condition: Callable[[], object], seconds: float = DEADLINE) -> None:
+    """Wait in this thread until a condition holds. Raises AssertionError after so many seconds."""
+    deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not come true in time"
-        time.sleep(0.02)
+        time.sleep(0.005)
 
 
 async def until(condition: Callable[[], object]) -> None:

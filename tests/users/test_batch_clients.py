@@ -14,8 +14,9 @@ from svc.config import Config
 from svc.postgres.queueing import CONCURRENCY
 from tests.support import Service, make_key, with_settings
 from tests.support.locks import holding
-from tests.support.raw import count_waiting, wait_for
+from tests.support.raw import count_waiting
 from tests.support.users import EVERYTHING, FILL, NAME
+from tests.support.waiting import wait_for
 from tests.support.wires import Wire, wired
 
 Sql = Callable[..., list[tuple[Any, ...]]]

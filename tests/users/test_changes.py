@@ -21,9 +21,9 @@ from tests.support import Service, pointers, problem
 from tests.support.locks import BACKENDS, count_blocked, holding
 from tests.support.loops import on_a_loop
 from tests.support.pools import refuse
-from tests.support.raw import count_waiting, wait_for
+from tests.support.raw import count_waiting
 from tests.support.users import FILL, WRITES, UserBatchers, names, user_batchers
-from tests.support.waiting import until
+from tests.support.waiting import until, wait_for
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 User = dict[str, Any]

@@ -17,7 +17,7 @@ from svc.config import Config, DatabaseUrl
 from svc.http.protocol import RECEIVING
 from tests.support import Service, make_key, problem, with_settings
 from tests.support.imports import NDJSON, PATH, Sql, emails, line, lines, post
-from tests.support.raw import wait_for
+from tests.support.waiting import wait_for
 
 
 def begin(service: Service, framing: str, body: bytes) -> socket.socket:
