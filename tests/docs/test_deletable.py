@@ -42,5 +42,9 @@ def test_a_part_can_be_deleted(tmp_path: Path, pytestconfig: pytest.Config, name
     delete(folder, name)
     check_statically(folder, "svc")
     run(folder, "pytest", "--collect-only", "-n", "0")
-    tests = ["--ignore", "tests/docs", "--ignore", "tests/bench"] if full else ["tests/users/test_users.py"]
+    tests = (
+        ["--ignore", "tests/docs", "--ignore", "tests/bench"]
+        if full
+        else ["-n", "0", "tests/users/test_users.py"]
+    )
     run(folder, "pytest", *tests)
