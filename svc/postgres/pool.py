@@ -69,7 +69,7 @@ class Database:
         self.config = config
         self.pairs = pairs
         self._mismatches: dict[str, str] = {}
-        self._proved_at = 0.0
+        self._proved_at = self._looked_at = 0.0
         self._idle: list[Connection] = []
         # Not a dict: to find the first key of one whose first keys were taken out takes ever longer.
         self._waiting: OrderedDict[asyncio.Future[Connection | None], None] = OrderedDict()
@@ -231,11 +231,15 @@ class Database:
         return connection
 
     async def _prove(self, connection: Connection) -> None:
+        """Look at the schema. Of several looks at a time, the one that began last says how it is."""
+        began = time.monotonic()
         found = {
             str(query): await connection.find_mismatch(query, signature) for query, signature in self.pairs
         }
-        self._mismatches = {name: line for name, line in found.items() if line}
-        self._proved_at = time.monotonic()
+        if began >= self._looked_at:
+            self._looked_at = began
+            self._mismatches = {name: line for name, line in found.items() if line}
+            self._proved_at = time.monotonic()
 
     async def _wait(self) -> Connection | None:
         """Return what the next one releases; None where one was lost, so that a new one may open."""

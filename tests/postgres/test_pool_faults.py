@@ -7,8 +7,11 @@ from typing import Any
 import pytest
 
 from svc.config import Config
+from svc.postgres.connection import Connection
 from svc.postgres.errors import QueryTimeoutError
 from svc.postgres.pool import Database
+from svc.postgres.queries import Signature
+from svc.postgres.statements import Query
 from tests.support import Raw, with_settings
 from tests.support.gates import Gate
 from tests.support.locks import BACKENDS
@@ -84,6 +87,33 @@ async def test_a_query_that_the_schema_breaks_is_503_until_a_check_finds_it_mend
         assert await things.get_thing(id=1) is None
         sql("alter table things alter column note type varchar(500)")  # under a prepared statement
         assert await things.get_thing(id=1) is None
+
+
+@on_a_loop
+async def test_an_older_look_at_the_schema_does_not_overrule_a_newer_one(
+    config: Config, sql: Sql, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look, looked, go_on = Connection.find_mismatch, asyncio.Event(), asyncio.Event()
+
+    async def look_slowly(connection: Connection, query: Query, signature: Signature) -> str | None:
+        found = await look(connection, query, signature)
+        if not looked.is_set():
+            looked.set()
+            await go_on.wait()
+        return found
+
+    pairs = [pair for pair in ThingQueries.pairs() if pair[0].name == "get_thing"]
+    sql("alter table things rename column note to remark")
+    async with opened(config, pairs) as database:
+        assert len(await database.check()) == 1
+        monkeypatch.setattr(Connection, "find_mismatch", look_slowly)
+        older = asyncio.create_task(database.check())
+        await looked.wait()
+        sql("alter table things rename column remark to note")
+        assert await database.check() == []
+        go_on.set()
+        assert await older == []
+        assert await ThingQueries.bind(database).get_thing(id=1) is None
 
 
 @on_a_loop
