@@ -1,6 +1,6 @@
 """The service with the resource of things beside the product's, on a database that has their table."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
@@ -8,6 +8,7 @@ import pytest
 
 from svc.config import Config, DatabaseUrl
 from tests.support import Service
+from tests.support.raw import Ground, make_ground
 from tests.support.things import make_key, make_table, serve_things
 
 
@@ -39,3 +40,10 @@ def things(client: httpx.Client) -> list[dict[str, Any]]:
         client.post("/things", json={"name": name.lower(), "note": name}).raise_for_status().json()
         for name in ("Ada", "Bob", "Cyd")
     ]
+
+
+@pytest.fixture(scope="module")
+def ground(server_url: DatabaseUrl, admin: Callable[[str], None], template: str) -> Iterator[Ground]:
+    """The ground that all tests of a module stand on: nine things, and keys for them."""
+    with make_ground(server_url, admin, template) as ground:
+        yield ground

@@ -4,7 +4,7 @@ import gc
 import json
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 import svc.http.protocol
-from svc.config import Config, DatabaseUrl, load
+from svc.config import Config, load
 from svc.http.fast_path import LONGEST_HEAD, FastProtocol
 from svc.http.operations import Operation
 from svc.http.protocol import LINGER_SIZE, REQUIRED_ATTRIBUTES, ReceiveLimits, find_misfit
@@ -27,7 +27,6 @@ from tests.support.raw import (
     Wire,
     get,
     make,
-    make_ground,
     normalise,
     serve,
     status_of,
@@ -37,12 +36,6 @@ from tests.support.waiting import wait_for
 
 LIMIT = 4096
 SECONDS = 0.5
-
-
-@pytest.fixture(scope="module")
-def ground(server_url: DatabaseUrl, admin: Callable[[str], None], template: str) -> Iterator[Ground]:
-    with make_ground(server_url, admin, template) as ground:
-        yield ground
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["short cut", "no short cut"])

@@ -21,7 +21,6 @@ from msgspec import Struct
 from starlette.requests import Request
 from starlette.responses import Response
 
-from svc.config import DatabaseUrl
 from svc.http.answers import answer
 from svc.http.fast_path import FastPath
 from svc.http.middleware import ErrorHandler
@@ -36,19 +35,12 @@ from tests.support.raw import (
     Taken,
     Wire,
     get,
-    make_ground,
     serve,
     status_of,
     statuses,
 )
 from tests.support.things import SCOPES, StoredThing, ThingQueries, Things
 from tests.support.waiting import wait_for
-
-
-@pytest.fixture(scope="module")
-def ground(server_url: DatabaseUrl, admin: Callable[[str], None], template: str) -> Iterator[Ground]:
-    with make_ground(server_url, admin, template) as ground:
-        yield ground
 
 
 @pytest.fixture
