@@ -12,8 +12,9 @@ import pytest
 from svc.config import Config, DatabaseUrl
 from svc.postgres.embedded import EmbeddedServer
 from svc.postgres.migrations import migrate
-from tests.support import NUMBERS, QUICK, TEMPLATE, Service, at, command_line, make_key
+from tests.support import NUMBERS, QUICK, TEMPLATE, Service, at, command_line, make_config, make_key
 from tests.support.statuses import undeclared, watch_statuses
+from tests.support.waiting import DEADLINE
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -73,7 +74,7 @@ def empty_url(server_url: DatabaseUrl, admin: Callable[[str], None]) -> Iterator
 def template(server_url: DatabaseUrl, admin: Callable[[str], None]) -> Iterator[str]:
     """The name of a migrated database, to be cloned."""
     admin(f"create database {TEMPLATE} template template0")
-    asyncio.run(migrate(Config(database_url=at(server_url, TEMPLATE))))
+    asyncio.run(migrate(make_config(at(server_url, TEMPLATE))))
     yield TEMPLATE
     admin(f"drop database {TEMPLATE} with (force)")
 
@@ -91,14 +92,16 @@ def database_url(
 
 @pytest.fixture
 def config(database_url: DatabaseUrl) -> Config:
-    """The service's configuration in tests: passwords hashed as cheaply as argon2 can."""
-    return Config(database_url=database_url, hash_memory=8, hash_passes=1, pool_size=4)
+    """The service's configuration in tests."""
+    return make_config(database_url)
 
 
 @pytest.fixture
 def sql(database_url: DatabaseUrl) -> Iterator[Callable[..., list[tuple[Any, ...]]]]:
     """Runs SQL past the service: `sql("select …", argument)` gives rows. Waits for no lock for ever."""
-    with psycopg.connect(database_url, autocommit=True, options="-c lock_timeout=20s") as connection:
+    with psycopg.connect(
+        database_url, autocommit=True, options=f"-c lock_timeout={DEADLINE:.0f}s"
+    ) as connection:
 
         def run(statement: str, *arguments: object) -> list[tuple[Any, ...]]:
             cursor = connection.execute(statement.encode(), arguments or None)

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from svc.config import Config, DatabaseUrl, find_folder
+from svc.config import DatabaseUrl, find_folder
 from svc.postgres.migrations import migrate, rollback
-from tests.support import CONSTRAINTS
+from tests.support import CONSTRAINTS, make_config
 from tests.support.schemas import read_schema
 
 Sql = Callable[..., list[tuple[Any, ...]]]
@@ -49,7 +49,7 @@ def test_every_migration_has_a_number_of_its_own_and_a_way_back() -> None:
 def test_every_migration_goes_there_and_back_and_there_again(
     empty_url: DatabaseUrl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    empty = Config(database_url=empty_url)
+    empty = make_config(empty_url)
     folder = shutil.copytree(find_folder("migrations"), tmp_path / "migrations")
     monkeypatch.setattr("svc.postgres.migrations.find_folder", lambda _: folder)
     files = sorted(path for path in folder.iterdir() if not path.name.endswith(".rollback.sql"))

@@ -11,12 +11,12 @@ from msgspec import UNSET, Struct, UnsetType
 from svc.check.findings import Finding
 from svc.check.laboratory import Experiment, fill
 from svc.check.prove import Proof, Schema, read_schema
-from svc.config import Config, DatabaseUrl
+from svc.config import DatabaseUrl
 from svc.http.fields import JsonObject
 from svc.postgres.connection import Connection, connect
 from svc.postgres.queries import read_signature
 from svc.postgres.statements import read_queries
-from tests.support import TEMPLATE, at, skip_before_18
+from tests.support import TEMPLATE, at, make_config, skip_before_18
 
 SCHEMA = """
 create table teams (
@@ -35,7 +35,7 @@ def made(server_url: DatabaseUrl, admin: Callable[[str], None]) -> Iterator[tupl
     admin(f"create database {name} template template0")
 
     async def make() -> Schema:
-        connection = await connect(Config(database_url=at(server_url, name)))
+        connection = await connect(make_config(at(server_url, name)))
         await connection.execute(SCHEMA)
         schema = await read_schema(connection)
         await fill(connection, schema, {"teams"}, 100)
@@ -83,7 +83,7 @@ def check(made: Made, method: Any, statement: str, kind: str = "columns", header
         return [*found, *await Experiment(connection, made[1], query, signature).run()]
 
     async def run() -> list[Finding]:
-        connection = await connect(Config(database_url=made[0]))
+        connection = await connect(make_config(made[0]))
         try:
             return await work(connection)
         finally:

@@ -7,12 +7,12 @@ from typing import Any
 
 import httpx
 
-from svc.config import Config, DatabaseUrl
+from svc.config import DatabaseUrl
 from svc.postgres.catalog import CatalogQueries, find_drift, read_proven
 from svc.postgres.connection import Connection, connect
 from svc.postgres.queries import Row
 from svc.postgres.statements import Query
-from tests.support import QUERIES, problem
+from tests.support import QUERIES, make_config, problem
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 
@@ -41,7 +41,7 @@ def look(url: DatabaseUrl, statement: str = "select") -> tuple[dict[str, str], l
     """What a change makes drift, by query, and which queries were asked to find it; then it is undone."""
 
     async def run() -> tuple[list[str], list[str]]:
-        connection = await connect(Config(database_url=url))
+        connection = await connect(make_config(url))
         try:
             await connection.execute(f"begin; {statement}")
             recorder = Recorder(connection)

@@ -13,12 +13,12 @@ from msgspec import Meta, Raw, Struct
 
 from svc.check.findings import Finding
 from svc.check.prove import Proof, read_schema
-from svc.config import Config, DatabaseUrl
+from svc.config import DatabaseUrl
 from svc.http.fields import JsonObject
 from svc.postgres.connection import connect
 from svc.postgres.queries import Signature, read_signature
 from svc.postgres.statements import Query, read_queries
-from tests.support import at, skip_before_18
+from tests.support import at, make_config, skip_before_18
 
 SCHEMA = """
 create type mood as enum ('glad', 'sad');
@@ -60,7 +60,7 @@ def made(server_url: DatabaseUrl, admin: Callable[[str], None]) -> Iterator[Data
 
 
 async def run_sql(url: DatabaseUrl, text: str) -> None:
-    connection = await connect(Config(database_url=url))
+    connection = await connect(make_config(url))
     await connection.execute(text)
     await connection.close()
 
@@ -78,7 +78,7 @@ def prove(
     """What is found of the queries without running them."""
 
     async def run() -> list[Finding]:
-        connection = await connect(Config(database_url=url))
+        connection = await connect(make_config(url))
         try:
             schema = await read_schema(connection)
             proofs = [Proof(connection, schema, *pair) for pair in pairs]
@@ -163,7 +163,7 @@ NULLABILITY = [
 
 def test_nullability_is_what_postgresql_can_give(made: DatabaseUrl) -> None:
     async def run() -> list[tuple[str, str]]:
-        connection = await connect(Config(database_url=made))
+        connection = await connect(make_config(made))
         schema = await read_schema(connection)
         wrong = []
         for expected, statement in NULLABILITY:

@@ -14,7 +14,7 @@ from svc.config import Config, DatabaseUrl
 from svc.postgres.connection import connect
 from svc.postgres.queries import Signature
 from svc.postgres.statements import read_queries
-from tests.support import skip_before_18
+from tests.support import make_config, skip_before_18
 
 MADE, OTHER = Path("made.sql"), Path("other.sql")
 
@@ -44,7 +44,7 @@ def prove(url: DatabaseUrl, here: str, there: str) -> list[Finding]:
     signature = Signature("made", {"id": int, "note": int}, Row, True, False)
 
     async def run() -> list[Finding]:
-        connection = await connect(Config(database_url=url))
+        connection = await connect(make_config(url))
         try:
             return await Proof(connection, await read_schema(connection), query, signature).run({Row})
         finally:

@@ -17,11 +17,11 @@ from svc.check.command import Pair, Report
 from svc.check.findings import Finding
 from svc.check.laboratory import Experiment, fill
 from svc.check.prove import Proof, Schema, read_schema
-from svc.config import Config, DatabaseUrl
+from svc.config import DatabaseUrl
 from svc.postgres.connection import Connection, connect
 from svc.postgres.queries import Signature
 from svc.postgres.statements import read_queries
-from tests.support import TEMPLATE, at, skip_before_18
+from tests.support import TEMPLATE, at, make_config, skip_before_18
 
 T = TypeVar("T")
 Filled = tuple[DatabaseUrl, Schema]
@@ -63,7 +63,7 @@ def filled(server_url: DatabaseUrl, admin: Callable[[str], None]) -> Iterator[Fi
 
 def run(url: DatabaseUrl, work: Callable[[Connection], Coroutine[Any, Any, T]]) -> T:
     async def lend() -> T:
-        connection = await connect(Config(database_url=url, query_timeout=60))
+        connection = await connect(make_config(url))
         try:
             return await work(connection)
         finally:

@@ -13,9 +13,7 @@ import httpx
 
 from svc.config import Config
 from tests.support.scratch import copy_checkout
-from tests.support.waiting import wait_for
-
-DEADLINE = 60
+from tests.support.waiting import DEADLINE, wait_for
 
 
 @contextmanager

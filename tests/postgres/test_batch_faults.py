@@ -11,11 +11,12 @@ from typing import Any
 import psycopg
 import pytest
 
-from svc.config import Config, DatabaseUrl
+from svc.config import Config
 from svc.postgres.embedded import EmbeddedServer
 from svc.postgres.errors import OutcomeUnknownError
 from svc.postgres.migrations import migrate
 from svc.postgres.queueing import CONCURRENCY
+from tests.support import make_config
 from tests.support.gates import Gate, LossyGate
 from tests.support.locks import BACKENDS, BLOCKED, count_blocked, holding
 from tests.support.loops import on_a_loop
@@ -84,7 +85,7 @@ def find_blocked(connection: psycopg.Connection) -> list[int]:
 @on_a_loop
 async def test_batchers_outlive_a_crash_of_the_server(tmp_path: Path) -> None:
     with EmbeddedServer(tmp_path, ("fsync=off",)) as server:
-        config = Config(database_url=DatabaseUrl(server.url))
+        config = make_config(server.url)
         await migrate(config)
         make_table(server.url)
         with psycopg.connect(server.url, autocommit=True) as connection:

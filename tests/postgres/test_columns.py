@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import UNSET, Struct, UnsetType
 
-from svc.config import Config
 from svc.postgres.connection import connect
 from svc.postgres.mapping import make_arrange, make_gather
 from svc.postgres.queries import Queries, Row, compare, read_signature
 from svc.postgres.statements import Query, read_queries
+from tests.support import make_config
 
 
 class Pair(Struct, frozen=True):
@@ -53,7 +53,7 @@ def _file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_rows_come_as_structs_and_structs_go_as_arrays(empty_url: Any) -> None:
     async def run() -> list[object]:
-        connection = await connect(Config(database_url=empty_url))
+        connection = await connect(make_config(empty_url))
         await connection.execute("create table pairs (id int, name text)")
         pairs = PairQueries.bind(connection)
         seen: list[object] = [await pairs.list_pairs(with_size=True)]

@@ -12,7 +12,7 @@ import pytest
 
 from svc.config import Config, DatabaseUrl, find_folder
 from svc.postgres.migrations import MigrationError, migrate, read_files, read_status, rollback, run_yoyo
-from tests.support import CHECKOUT, with_settings
+from tests.support import CHECKOUT, make_config, with_settings
 from tests.support.schemas import count_tables, read_schema
 from tests.support.things import TABLE
 from tests.support.waiting import wait_for
@@ -25,7 +25,7 @@ FIRST = "0001_create_migration_checksums"
 @pytest.fixture
 def empty(empty_url: DatabaseUrl) -> Config:
     """An empty database."""
-    return Config(database_url=empty_url)
+    return make_config(empty_url)
 
 
 @pytest.fixture(autouse=True)

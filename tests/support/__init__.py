@@ -29,6 +29,7 @@ from svc.http.server import configure
 from svc.postgres.catalog import Proven, read_proven
 from svc.postgres.errors import translate
 from svc.postgres.pool import Database
+from tests.support.waiting import DEADLINE
 
 QUICK = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=200")
 """A test's data may be lost with the machine; a hundred databases are made quicker so."""
@@ -95,13 +96,13 @@ class Service:
 
     def __exit__(self, *_: object) -> None:
         self.server.should_exit = True
-        self._thread.join(timeout=20)
+        self._thread.join(DEADLINE)
         assert not self._thread.is_alive()
 
     def client(self, token: str | None = None) -> httpx.Client:
         """A client that holds a key, or none."""
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        return httpx.Client(base_url=self.url, headers=headers, timeout=30)
+        return httpx.Client(base_url=self.url, headers=headers, timeout=DEADLINE)
 
 
 def make_key(config: Config, *scopes: str, name: str = "test") -> str:
@@ -131,6 +132,23 @@ def problem(response: httpx.Response, status: int) -> dict[str, Any]:
 def pointers(document: dict[str, Any]) -> set[str]:
     """What a problem names as failing."""
     return {error["pointer"] for error in document["errors"]}
+
+
+def make_config(url: str) -> Config:
+    """The service's configuration in tests: passwords hashed as cheaply as argon2 can, and much patience.
+
+    A machine may stand still for seconds; a test in which time runs out says so by settings of its own.
+    """
+    return Config(
+        database_url=DatabaseUrl(url),
+        hash_memory=8,
+        hash_passes=1,
+        pool_size=4,
+        connect_timeout=DEADLINE,
+        acquire_timeout=DEADLINE,
+        query_timeout=DEADLINE,
+        request_timeout=DEADLINE,
+    )
 
 
 def with_settings(config: Config, **settings: Any) -> Config:

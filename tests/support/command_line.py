@@ -15,7 +15,7 @@ import httpx
 
 from svc.postgres.embedded import EmbeddedServer
 from tests.support import CHECKOUT
-from tests.support.waiting import wait_for
+from tests.support.waiting import DEADLINE, wait_for
 
 SVC = [sys.executable, "-m", "svc"]
 CLIS: list["Cli"] = []
@@ -45,7 +45,7 @@ class Served:
     def get(self, path: str, key: str = "") -> httpx.Response:
         """Ask it something."""
         headers = {"Authorization": f"Bearer {key}"} if key else {}
-        return httpx.get(self.url + path, headers=headers, timeout=20)
+        return httpx.get(self.url + path, headers=headers, timeout=DEADLINE)
 
     def is_listening(self) -> bool:
         """Return whether its port takes connections."""
@@ -57,7 +57,7 @@ class Served:
     def end(self, number: int) -> int:
         """Send a signal and return the exit code."""
         self.process.send_signal(number)
-        return self.process.wait(timeout=60)
+        return self.process.wait(DEADLINE)
 
 
 class Cli:
@@ -81,7 +81,7 @@ class Cli:
 
     def run(self, *arguments: str, code: int = 0) -> str:
         """Run a command to its end; return what it prints, and what it complains of where it should fail."""
-        done = subprocess.run([*SVC, *arguments], capture_output=True, timeout=60, **self._how)
+        done = subprocess.run([*SVC, *arguments], capture_output=True, timeout=DEADLINE, **self._how)
         assert done.returncode == code, done.stderr
         assert "Traceback" not in done.stderr
         return done.stdout + done.stderr if code else done.stdout

@@ -20,12 +20,12 @@ from svc.check.laboratory import fill
 from svc.check.prove import declared_columns, read_schema
 from svc.check.rollout import read_shape
 from svc.check.types import split_optional
-from svc.config import Config, DatabaseUrl
+from svc.config import DatabaseUrl
 from svc.postgres.connection import Connection, connect
 from svc.postgres.embedded import EmbeddedServer
 from svc.postgres.mapping import is_struct
 from svc.postgres.migrations import migrate
-from tests.support import RESOURCES, at
+from tests.support import RESOURCES, at, make_config
 
 TABLES = ("users", "api_keys", "idempotency_keys", "migration_checksums")
 
@@ -252,7 +252,7 @@ async def judge(
     url: DatabaseUrl, mutant: Mutant, pairs: Sequence[Pair], before: Mapping[str, Any]
 ) -> Verdict:
     """Makes the change in a database of its own, and compares whom it hits with whom the check names."""
-    connection = await connect(Config(database_url=url, query_timeout=60))
+    connection = await connect(make_config(url))
     try:
         await connection.execute(mutant.statement)
         after = await read_shapes(connection, pairs)
@@ -282,10 +282,10 @@ def run(every: int = 1) -> Iterator[Verdict]:
 
 async def prepare(url: DatabaseUrl, pairs: Sequence[Pair]) -> dict[str, Any]:
     """Makes a database with our schema and rows, to be copied; the shapes of the queries there."""
-    admin = await connect(Config(database_url=url))
+    admin = await connect(make_config(url))
     await admin.execute("create database filled")
     await admin.close()
-    config = Config(database_url=at(url, "filled"), query_timeout=60)
+    config = make_config(at(url, "filled"))
     await migrate(config)
     connection = await connect(config)
     await fill(connection, await read_schema(connection), set(TABLES), ROWS)

@@ -16,8 +16,8 @@ from svc.config import Config, DatabaseUrl
 from svc.http.headers import PROCESS
 from svc.http.protocol import State
 from svc.http.resource import Build
-from tests.support import NUMBERS, SCOPES, TEMPLATE, Service, at, make_key, things
-from tests.support.waiting import wait_for
+from tests.support import NUMBERS, SCOPES, TEMPLATE, Service, at, make_config, make_key, things
+from tests.support.waiting import DEADLINE, wait_for
 
 VARYING = re.compile(rb"(?<=\r\ndate: )[^\r]+|" + PROCESS + rb"-[0-9a-f]+")
 """What differs between two answers that are the same: the date, and an id that the service made."""
@@ -48,7 +48,7 @@ class Ground:
     def __init__(self, url: DatabaseUrl, table: str) -> None:
         self.url = url
         self._table = table
-        self.config = Config(database_url=url, hash_memory=8, hash_passes=1, pool_size=4)
+        self.config = make_config(url)
         self.key, self.poor_key = (
             make_key(self.config, *SCOPES, *things.SCOPES),
             make_key(self.config, f"{table}:write"),
@@ -86,7 +86,7 @@ def make_ground(
 class Wire:
     """A connection that sends bytes as they are, each piece a packet of its own."""
 
-    def __init__(self, service: Service, timeout: float = 10) -> None:
+    def __init__(self, service: Service, timeout: float = DEADLINE) -> None:
         self.socket = socket.create_connection(service.address, timeout=timeout)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._unread = b""

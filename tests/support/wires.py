@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from select import select
 
 from tests.support import Service
+from tests.support.waiting import DEADLINE
 
 LENGTH = re.compile(rb"content-length: (\d+)\r\n")
 
@@ -17,7 +18,7 @@ class Wire:
 
     def __init__(self, service: Service, token: str) -> None:
         self.socket = socket.create_connection(service.address)
-        self.socket.settimeout(30)
+        self.socket.settimeout(DEADLINE)
         self._tail = f" HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n"
 
     def hang_up(self, *, rudely: bool) -> None:

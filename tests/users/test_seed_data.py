@@ -15,7 +15,7 @@ from svc.config import Config, DatabaseUrl
 from svc.http.emails import Email
 from svc.http.fields import JsonObject
 from svc.users.seed import PASSWORD
-from tests.support import at
+from tests.support import at, make_config
 from tests.support.seeds import Sql, ask, digest, fill
 
 COUNT = 20_000
@@ -32,7 +32,7 @@ def seeded(server_url: DatabaseUrl, admin: Callable[[str], None], template: str)
     """Asks a database of COUNT users, for tests that leave it as it is."""
     name = f"{template}_seeded"
     admin(f"create database {name} template {template}")
-    fill(Config(database_url=at(server_url, name)), COUNT)
+    fill(make_config(at(server_url, name)), COUNT)
     with psycopg.connect(at(server_url, name), options="-c timezone=UTC") as connection:
         yield lambda statement: connection.execute(statement.encode()).fetchall()
     admin(f"drop database {name} with (force)")

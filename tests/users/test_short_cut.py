@@ -226,7 +226,7 @@ SAID = st.builds(
 def talk(service: Service, conversation: list[Said], bearer: str, *, half_close: bool) -> bytes:
     """All that a service says in a conversation."""
     said, awaited = b"", list[bytes]()
-    with Wire(service, timeout=5) as wire:
+    with Wire(service) as wire:
         for turn in conversation:
             while turn.alone and awaited:
                 said += wire.read(to_head=awaited.pop(0).startswith(b"HEAD"))
