@@ -90,6 +90,24 @@ async def test_a_query_that_the_schema_breaks_is_503_until_a_check_finds_it_mend
 
 
 @on_a_loop
+async def test_a_check_looks_at_the_schema_once(
+    config: Config, sql: Sql, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look, looks = Connection.find_mismatch, list[Query]()
+
+    async def note(connection: Connection, query: Query, signature: Signature) -> str | None:
+        looks.append(query)
+        return await look(connection, query, signature)
+
+    monkeypatch.setattr(Connection, "find_mismatch", note)
+    pairs = ThingQueries.pairs()
+    async with opened(config, pairs) as database:
+        for times in (1, 2):  # the first connection looks; then there is one that has looked before
+            assert await database.check() == []
+            assert looks == [query for query, _ in pairs] * times
+
+
+@on_a_loop
 async def test_an_older_look_at_the_schema_does_not_overrule_a_newer_one(
     config: Config, sql: Sql, monkeypatch: pytest.MonkeyPatch
 ) -> None:
