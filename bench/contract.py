@@ -49,7 +49,8 @@ def check(
     mark = f"contract-{secrets.token_hex(4)}-"
     with (
         psycopg.connect(database_url, autocommit=True) as database,
-        httpx.Client(base_url=base_url, timeout=30) as http,
+        # It has no TLS, and to load certificates takes 30 ms.
+        httpx.Client(base_url=base_url, timeout=30, verify=False) as http,
     ):
         trial = Trial(http, f"Bearer {token}", database, mark, hash_memory, hash_passes)
         try:

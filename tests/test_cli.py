@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import httpx
 import psycopg
 import pytest
 
@@ -74,7 +73,7 @@ def test_a_first_start_prints_a_key_and_commands_to_paste_that_work(first: Serve
 def test_keys_are_made_listed_and_revoked_while_the_service_runs(first: Served) -> None:
     *_, key = first.cli.run("keys", "create", "--name", "ops", "--scopes", "users:read").splitlines()
     assert first.get("/users", key).status_code == 200
-    problem(httpx.post(f"{first.url}/users", headers={"Authorization": f"Bearer {key}"}, json={}), 403)
+    problem(first.post("/users", key, {}), 403)
     (row,) = (line for line in first.cli.run("keys", "list").splitlines() if " ops " in line)
     number, name, scopes, *_ = row.split()
     assert (name, scopes, key in row) == ("ops", "users:read", False)
@@ -147,9 +146,8 @@ def test_serve_never_migrates_a_database_that_is_not_its_own(tmp_path: Path, emp
 
 def test_data_outlives_stops_and_kills_and_the_server_ends_with_its_last_user(cli: Cli) -> None:
     with cli.serve() as served:
-        headers = {"Authorization": f"Bearer {served.key}"}
         user = {"email": "ada@example.com", "password": "correct horse"}
-        made = httpx.post(f"{served.url}/users", json=user, headers=headers).raise_for_status().json()
+        made = served.post("/users", served.key, user).raise_for_status().json()
         assert served.end(signal.SIGKILL) == -signal.SIGKILL
     assert cli.has_server()
     *_, key = cli.run("keys", "create", "--name", "other").splitlines()

@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 
 from svc.config import Config
+from tests.support import make_client
 from tests.support.scratch import copy_checkout
 from tests.support.waiting import DEADLINE, wait_for
 
@@ -53,7 +54,7 @@ def replace(path: Path, old: str, new: str) -> None:
 
 def test_a_change_of_python_or_sql_is_served(tmp_path: Path, config: Config) -> None:
     folder = copy_checkout(tmp_path / "bareline")
-    with served(folder, config) as url, httpx.Client(base_url=url, timeout=DEADLINE) as client:
+    with served(folder, config) as url, make_client(url) as client:
         wait_for_answer(lambda: client.get("/health/ready").status_code == 200)
         health = folder / "svc/health/__init__.py"
         replace(health, 'Literal["live", "ready"]', 'Literal["live", "ready", "well"]')

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 
 from svc.postgres.embedded import EmbeddedServer
-from tests.support import CHECKOUT
+from tests.support import CHECKOUT, make_client
 from tests.support.waiting import DEADLINE, wait_for
 
 SVC = [sys.executable, "-m", "svc"]
@@ -44,8 +44,16 @@ class Served:
 
     def get(self, path: str, key: str = "") -> httpx.Response:
         """Ask it something."""
+        return self._request("GET", path, key)
+
+    def post(self, path: str, key: str, body: object) -> httpx.Response:
+        """Have it make something."""
+        return self._request("POST", path, key, json=body)
+
+    def _request(self, method: str, path: str, key: str, **content: Any) -> httpx.Response:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
-        return httpx.get(self.url + path, headers=headers, timeout=DEADLINE)
+        with make_client(self.url, headers) as client:
+            return client.request(method, path, **content)
 
     def is_listening(self) -> bool:
         """Return whether its port takes connections."""
