@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any
 
 import httpx
@@ -13,6 +14,7 @@ from svc.config import Config, DatabaseUrl
 from svc.postgres.embedded import EmbeddedServer
 from svc.postgres.migrations import migrate
 from tests.support import NUMBERS, QUICK, TEMPLATE, Service, at, command_line, make_config, make_key
+from tests.support.databases import Databases
 from tests.support.statuses import undeclared, watch_statuses
 from tests.support.waiting import DEADLINE
 
@@ -79,15 +81,18 @@ def template(server_url: DatabaseUrl, admin: Callable[[str], None]) -> Iterator[
     admin(f"drop database {TEMPLATE} with (force)")
 
 
+@pytest.fixture(scope="session")
+def databases(server_url: DatabaseUrl, admin: Callable[[str], None], template: str) -> Iterator[Databases]:
+    """Migrated databases."""
+    with closing(Databases(server_url, admin, template)) as lent:
+        yield lent
+
+
 @pytest.fixture
-def database_url(
-    server_url: DatabaseUrl, admin: Callable[[str], None], template: str
-) -> Iterator[DatabaseUrl]:
+def database_url(databases: Databases) -> Iterator[DatabaseUrl]:
     """A migrated database of this test's own, with no rows in it."""
-    name = f"{TEMPLATE}_{next(NUMBERS)}"
-    admin(f"create database {name} template {template}")
-    yield at(server_url, name)
-    admin(f"drop database {name} with (force)")
+    with databases.lend() as url:
+        yield url
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """The service with the resource of things beside the product's, on a database that has their table."""
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any
 
 import httpx
@@ -8,15 +9,16 @@ import pytest
 
 from svc.config import Config, DatabaseUrl
 from tests.support import Service
-from tests.support.raw import Ground, make_ground
+from tests.support.databases import Databases
+from tests.support.raw import Ground
 from tests.support.things import make_key, make_table, serve_things
 
 
-@pytest.fixture
-def database_url(database_url: DatabaseUrl) -> DatabaseUrl:
-    """A migrated database of this test's own, with an empty table of things."""
-    make_table(database_url)
-    return database_url
+@pytest.fixture(scope="session")
+def databases(server_url: DatabaseUrl, admin: Callable[[str], None], template: str) -> Iterator[Databases]:
+    """Migrated databases with an empty table of things."""
+    with closing(Databases(server_url, admin, template, make_table)) as lent:
+        yield lent
 
 
 @pytest.fixture
@@ -43,7 +45,7 @@ def things(client: httpx.Client) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def ground(server_url: DatabaseUrl, admin: Callable[[str], None], template: str) -> Iterator[Ground]:
+def ground(databases: Databases) -> Iterator[Ground]:
     """The ground that all tests of a module stand on: nine things, and keys for them."""
-    with make_ground(server_url, admin, template) as ground:
-        yield ground
+    with databases.lend() as url:
+        yield Ground(url, "things")

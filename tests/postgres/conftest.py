@@ -1,13 +1,17 @@
 """A database with the table of things in it."""
 
+from collections.abc import Callable, Iterator
+from contextlib import closing
+
 import pytest
 
 from svc.config import DatabaseUrl
+from tests.support.databases import Databases
 from tests.support.things import make_table
 
 
-@pytest.fixture
-def database_url(database_url: DatabaseUrl) -> DatabaseUrl:
-    """A migrated database of this test's own, with an empty table of things."""
-    make_table(database_url)
-    return database_url
+@pytest.fixture(scope="session")
+def databases(server_url: DatabaseUrl, admin: Callable[[str], None], template: str) -> Iterator[Databases]:
+    """Migrated databases with an empty table of things."""
+    with closing(Databases(server_url, admin, template, make_table)) as lent:
+        yield lent

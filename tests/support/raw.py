@@ -16,7 +16,7 @@ from svc.config import Config, DatabaseUrl
 from svc.http.headers import PROCESS
 from svc.http.protocol import State
 from svc.http.resource import Build
-from tests.support import NUMBERS, SCOPES, TEMPLATE, Service, at, make_config, make_key, things
+from tests.support import SCOPES, Service, make_config, make_key, things
 from tests.support.waiting import DEADLINE, wait_for
 
 VARYING = re.compile(rb"(?<=\r\ndate: )[^\r]+|" + PROCESS + rb"-[0-9a-f]+")
@@ -68,19 +68,6 @@ class Ground:
                 wait_for(lambda: watcher.execute(waiting.encode()).fetchall())
 
             yield wait
-
-
-@contextmanager
-def make_ground(
-    server_url: DatabaseUrl, admin: Callable[[str], None], template: str, table: str = "things"
-) -> Iterator[Ground]:
-    """A ground for all tests of a module."""
-    name = f"{TEMPLATE}_{next(NUMBERS)}"
-    admin(f"create database {name} template {template}")
-    if table == "things":
-        things.make_table(at(server_url, name))
-    yield Ground(at(server_url, name), table)
-    admin(f"drop database {name} with (force)")
 
 
 class Wire:

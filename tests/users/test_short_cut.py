@@ -1,15 +1,15 @@
 """The short cut gives the answers of the long way, byte for byte, and only plain requests take it."""
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from svc.config import DatabaseUrl
 from tests.support import Service, with_settings
+from tests.support.databases import Databases
 from tests.support.raw import (
     CLIENTS,
     LAST,
@@ -25,7 +25,6 @@ from tests.support.raw import (
     cut,
     get,
     make,
-    make_ground,
     normalise,
     serve,
     status_of,
@@ -34,9 +33,10 @@ from tests.support.raw import (
 
 
 @pytest.fixture(scope="module")
-def ground(server_url: DatabaseUrl, admin: Callable[[str], None], template: str) -> Iterator[Ground]:
-    with make_ground(server_url, admin, template, "users") as ground:
-        yield ground
+def ground(databases: Databases) -> Iterator[Ground]:
+    """Nine users, and keys for them."""
+    with databases.lend() as url:
+        yield Ground(url, "users")
 
 
 class Both:
