@@ -263,21 +263,21 @@ async def judge(
     return Verdict(mutant, hit, {finding.query for finding in findings} - {"-"})
 
 
-def run(every: int = 1) -> Iterator[Verdict]:
-    """Judges every mutant, or every so-manieth of each kind, on a server of its own."""
+def run(url: DatabaseUrl, every: int = 1) -> Iterator[Verdict]:
+    """Judges every mutant, or every so-manieth of each kind, in databases that it makes on a server."""
     pairs, wrong = read_pairs(RESOURCES)
     assert not wrong
     pairs = [(query, signature) for query, signature in pairs if FILES.fullmatch(query.path.name)]
-    with tempfile.TemporaryDirectory() as folder, EmbeddedServer(Path(folder), QUICK) as server:
-        url = DatabaseUrl(server.url)
+    with psycopg.connect(url, autocommit=True) as admin:
         before = asyncio.run(prepare(url, pairs))
-        mutants = make_mutants(at(url, "filled"), pairs)
-        with psycopg.connect(url, autocommit=True) as admin:
-            for number, mutant in enumerate(mutants):
+        try:
+            for number, mutant in enumerate(make_mutants(at(url, "filled"), pairs)):
                 if number % every == 0:
                     admin.execute("create database mutant template filled strategy file_copy")
                     yield asyncio.run(judge(at(url, "mutant"), mutant, pairs, before))
                     admin.execute("drop database mutant with (force)")
+        finally:
+            admin.execute("drop database filled with (force)")
 
 
 async def prepare(url: DatabaseUrl, pairs: Sequence[Pair]) -> dict[str, Any]:
@@ -310,7 +310,8 @@ def tabulate(verdicts: Sequence[Verdict]) -> str:
 
 
 if __name__ == "__main__":
-    judged = list(run())
+    with tempfile.TemporaryDirectory() as folder, EmbeddedServer(Path(folder), QUICK) as server:
+        judged = list(run(DatabaseUrl(server.url)))
     print(tabulate(judged))
     for verdict in judged:
         if verdict.hit != verdict.named:
