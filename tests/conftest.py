@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
+from hypothesis import HealthCheck, settings
 
 from svc.config import Config, DatabaseUrl
 from svc.postgres.embedded import EmbeddedServer
@@ -21,7 +22,20 @@ from tests.support.waiting import DEADLINE
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """What takes minutes is only sampled, unless it is asked for."""
-    parser.addoption("--full", action="store_true", help="try every drift, and race 100,000 reads")
+    parser.addoption("--full", action="store_true", help="try every drift, race 100,000 reads, cast new dice")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Properties take the time that they need, and are tried on the same examples in each run but a full one."""
+    slow = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+    settings.register_profile(
+        "tests",
+        deadline=None,
+        derandomize=not config.getoption("--full"),
+        database=None,
+        suppress_health_check=slow,
+    )
+    settings.load_profile("tests")
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import httpx
 import msgspec
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 
 from tests.support import problem
@@ -53,7 +53,7 @@ def pack(position: object) -> bytes:
 
 
 # One service serves all examples, so what an example may change is the first row alone.
-FUZZ = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FUZZ = settings(max_examples=150)
 TEXTS = st.text(st.characters(exclude_categories=()), max_size=20)
 SCALARS = st.none() | st.booleans() | st.integers() | st.integers(2**63) | st.floats() | TEXTS | st.emails()
 VALUES = st.recursive(SCALARS, lambda v: st.lists(v, max_size=4) | st.dictionaries(TEXTS, v, max_size=4))

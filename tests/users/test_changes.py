@@ -212,7 +212,7 @@ def test_changes_in_batches_are_the_same_as_one_by_one(config: Config, sql: Sql)
             assert await apply(it, sql, rounds, True) == await apply(it, sql, rounds, False)
             sizes.extend(size for name, size in it.sent if name == "update_users")
 
-    @settings(max_examples=20, deadline=None)
+    @settings(max_examples=20)
     @given(ROUNDS)
     def run(rounds: list[dict[int, Any]]) -> None:
         asyncio.run(compare(rounds))

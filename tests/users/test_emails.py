@@ -137,22 +137,24 @@ GENERATED = ADDRESS | st.builds(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(GENERATED)
 def test_generated_addresses_are_taken_and_refused_as_emailstr_does(address: str) -> None:
     assert parsed(address) == expected(address)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.builds("{}@{}".format, DOTTED, DOMAIN))
 @example("İ@İ.com")
+@example("a@ß--0.com")
 @example("H\u0331@ΑΣ.gr")
 @example("e\u0301\u0323@example.com")
 def test_the_canonical_form_is_its_own_canonical_form(address: str) -> None:
     canonical = parsed(address)
     if canonical is not None:
         assert parsed(canonical) == canonical
-        assert parsed(canonical.upper()) is not None
+        if canonical.upper().lower() == canonical:  # ß becomes SS, which is another domain and may be none
+            assert parsed(canonical.upper()) == canonical
         assert canonical == canonical.lower() == unicodedata.normalize("NFC", canonical)
 
 

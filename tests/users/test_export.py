@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from svc.config import Config
@@ -69,7 +69,7 @@ def test_an_export_has_every_user_once_as_the_list_has_them(
     assert answer.headers["x-last-id"] == in_csv.headers["x-last-id"] == last
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30)
 @given(st.lists(st.tuples(TEXTS, st.none() | TEXTS, st.booleans(), st.datetimes()), max_size=5))
 def test_any_text_and_time_comes_through(client: httpx.Client, sql: Sql, rows: list[Any]) -> None:
     """What no endpoint would let in, too: quotes, line ends, an empty name that is not null."""

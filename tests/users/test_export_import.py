@@ -3,7 +3,7 @@
 import json
 
 import httpx
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from svc.http.emails import Email
@@ -19,7 +19,7 @@ NAMES = st.none() | st.text(
 )
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20)
 @given(st.dictionaries(st.emails(), NAMES, max_size=8))
 def test_an_export_imported_elsewhere_gives_the_same_users(
     client: httpx.Client, sql: Sql, given: dict[str, str | None]

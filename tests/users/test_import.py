@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import httpx
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support import Service, make_key, problem
@@ -121,7 +121,7 @@ def split(body: bytes, cuts: Sequence[int]) -> Iterator[bytes]:
     return (body[start:end] for start, end in itertools.pairwise(edges))
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25)
 @given(
     st.lists(st.sampled_from([b"", b"\r", b"{}", b"x", b'{"a":', line("a@example.com")]), max_size=8),
     st.lists(st.integers(0, 10_000)),

@@ -5,7 +5,7 @@ import itertools
 
 import argon2
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from svc.accounts.passwords import PasswordHash
@@ -17,7 +17,6 @@ def make_hash(m: int, t: int, p: int, salt: str = SALT, digest: str = DIGEST) ->
     return f"$argon2id$v=19$m={m},t={t},p={p}${salt}${digest}"
 
 
-@settings(deadline=None)
 @given(
     st.sampled_from(argon2.Type), st.sampled_from([16, 19]), st.integers(1, 3), st.integers(1, 16),
     st.integers(8, 64), st.binary(min_size=8, max_size=48), st.integers(12, 64),

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from httpx import Client
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from svc.http.paging import write_cursor
@@ -273,7 +273,7 @@ NAMES = st.sampled_from(["limit", "cursor", *UNFIT])
 VALUES = st.text() | st.sampled_from(["1", "true", "-id", "id,profile", "a@b.de", *INSTANTS])
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80)
 @given(query=st.dictionaries(NAMES, VALUES))
 def test_any_query_is_answered_or_named_as_wrong(client: Client, query: dict[str, str]) -> None:
     response = client.get("/users", params=query)

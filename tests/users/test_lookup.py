@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import msgspec
 import psycopg
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from svc.config import Config
@@ -212,7 +212,7 @@ NAMES = st.none() | st.text(
 )
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20)
 @given(names=st.lists(NAMES, min_size=6, max_size=6))
 def test_any_name_reads_the_same_everywhere(client: httpx.Client, sql: Sql, names: list[str | None]) -> None:
     if not sql("select 1 from users limit 1"):

@@ -243,7 +243,7 @@ def test_conversations_are_the_same_byte_for_byte(both: Both) -> None:
     both.warm()
     bearer, asked, taken = both.ground.bearer, 0, both.taken.count
 
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=150)
     @given(conversation=st.lists(SAID, min_size=8, max_size=24), half_close=st.booleans())
     def compare(conversation: list[Said], half_close: bool) -> None:
         nonlocal asked

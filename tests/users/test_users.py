@@ -7,7 +7,7 @@ from typing import Any
 
 import argon2
 from httpx import Client, Response
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from svc.config import Config
@@ -225,7 +225,7 @@ LEAVES = st.none() | st.booleans() | st.integers(-3, 3) | st.sampled_from(["", "
 VALUES = st.recursive(LEAVES, lambda parts: st.lists(parts, max_size=3) | st.dictionaries(KEYS, parts))
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100)
 @given(target=st.dictionaries(KEYS, VALUES), change=st.dictionaries(KEYS, VALUES))
 def test_the_database_merges_as_rfc_7396_does(sql: Sql, target: object, change: object) -> None:
     statement = "select jsonb_merge_patch(%s::text::jsonb, %s::text::jsonb)"
