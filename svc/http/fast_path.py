@@ -168,7 +168,6 @@ class FastProtocol(GuardedProtocol):
         self._fast_path: FastPath = self.app_state["fast_path"] or NO_FAST_PATH
         self._enabled = bool(self._fast_path) and self.limit_concurrency is None and not self.root_path
         self._pending: PendingRequest | None = None
-        self._last_used = 0.0
 
     def data_received(self, data: bytes) -> None:
         """Take the fast path, or leave it to uvicorn."""
@@ -224,9 +223,7 @@ class FastProtocol(GuardedProtocol):
             )
         )
         self.server_state.total_requests += 1
-        if not self._last_used:  # until now the timeout was that of a connection that says nothing
-            self._arm_keep_alive(self.timeout_keep_alive)
-        self._last_used = self.loop.time()
+        self._note_use()
         if not pending.keep_alive:
             self._end()
             return
@@ -243,14 +240,6 @@ class FastProtocol(GuardedProtocol):
             self.data_received(data)
         else:
             super()._continue()
-
-    def timeout_keep_alive_handler(self) -> None:
-        """Close an idle connection. The fast path only notes when it was used: a timer costs 2 µs."""
-        rest = self._last_used + self.timeout_keep_alive - self.loop.time()
-        if self._state is FAST or rest > 0:
-            self._arm_keep_alive(self.timeout_keep_alive if self._state is FAST else rest)
-        else:
-            super().timeout_keep_alive_handler()
 
     def shutdown(self) -> None:
         """End the connection as soon as nothing is asked on it."""

@@ -160,7 +160,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._cycle_transport = CycleTransport(transport, self._end)
         self._input = self._line = self._tail = b""
         self._at = self._size = self._left = self._body_size = 0
-        self._began = 0.0
+        self._began = self._last_used = 0.0
         self._refusal: Problem | None = None
         self._progress_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
@@ -249,7 +249,6 @@ class GuardedProtocol(HttpToolsProtocol):
             self._at = found.end()
         if self._at < len(self._input):
             self._state = HEAD
-            self._unset_keepalive_if_required()
             self._began = self.loop.time()
             self._tail = b""
             self._size = self._body_size = 0
@@ -365,8 +364,8 @@ class GuardedProtocol(HttpToolsProtocol):
         if has_body and self.parser.should_upgrade():  # the parser does not see the body
             self._refusal = malformed("A request that asks for an upgrade may have no body")
             raise self._refusal
-        if not has_body or self.parser.get_http_version() == "1.0":  # RFC 9110, 10.1.1
-            self.expect_100_continue = False
+        if self.expect_100_continue and (not has_body or self.parser.get_http_version() == "1.0"):
+            self.expect_100_continue = False  # RFC 9110, 10.1.1
         super().on_headers_complete()
         if has_body:
             self._state = CHUNK_LINE if chunked else BODY
@@ -383,19 +382,24 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_message_complete()
         if self.cycle.response_complete:
             self._state = IDLE
-            self._arm_keep_alive(self.timeout_keep_alive)
+            self._note_use()
         else:
             self._state = ANSWERING
 
     def on_response_complete(self) -> None:
-        """Go on with what was held, with the rest of the body, or not at all."""
-        super().on_response_complete()
+        """Go on with what was held, with the rest of the body, or not at all.
+
+        In place of uvicorn's, which looks for pipelined requests, and sets a timer for each.
+        """
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        self._note_use()
         if self._state is ANSWERING:
             self._state = IDLE
             self._continue()
-            return
-        self._unset_keepalive_if_required()
-        if self._state is REFUSING:
+        elif self._state is REFUSING:
             self._end()
 
     def _continue(self) -> None:
@@ -410,9 +414,20 @@ class GuardedProtocol(HttpToolsProtocol):
         else:
             self.cycle.keep_alive = False
 
+    def _note_use(self) -> None:
+        """Note when the connection was used last. A timer for each request would cost 2 µs."""
+        if not self._last_used:  # until now the timeout was that of a connection that says nothing
+            self._arm_keep_alive(self.timeout_keep_alive)
+        self._last_used = self.loop.time()
+
     def timeout_keep_alive_handler(self) -> None:
-        """Close an idle connection."""
-        self._close()
+        """Close an idle connection; look again later at one that was used meanwhile."""
+        if self._state is not IDLE:
+            self._arm_keep_alive(self.timeout_keep_alive)
+        elif self._last_used and (rest := self._last_used + self.timeout_keep_alive - self.loop.time()) > 0:
+            self._arm_keep_alive(rest)
+        else:
+            self._close()
 
     def _arm_keep_alive(self, seconds: float) -> None:
         self._unset_keepalive_if_required()
