@@ -18,7 +18,7 @@ SMALL = 2**20
 
 TABLES = """
 select format('%%I.%%I', nspname, relname) from pg_class join pg_namespace n on n.oid = relnamespace
-where relkind = 'r' and nspname = any(%s) and not relisshared
+where relkind = 'r' and nspname = any(%s) and not relisshared and has_table_privilege(pg_class.oid, 'select')
     and relname not in ('pg_statistic', 'pg_statistic_ext_data')
 order by 1"""
 SIZE = "select coalesce(sum(pg_relation_size(oid)), 0) from pg_class where oid = any(%s::regclass[])"
@@ -89,6 +89,10 @@ class Clone:
                 name: connection.execute(f"select from {name} limit 1".encode()).rowcount for name in ours
             }
             self._empty = [name for name, count in rows.items() if not count]
+            deletes = (f"t{number} as (delete from {name})" for number, name in enumerate(self._empty))
+            self._empty_all = (
+                f"with {', '.join(deletes)} select".encode()
+            )  # at once: foreign keys are looked at last
             fixed = catalog + [name for name, count in rows.items() if count]
             newest = (f"select count(*), max(xmin::text::bigint) from {name}" for name in fixed)
             self._look = " union all ".join([*newest, f"select ({OPTIONS}), 0"]).encode()
@@ -100,9 +104,7 @@ class Clone:
             connection.execute(LEAVE)
             (size,) = connection.execute(SIZE, [self._empty]).fetchone() or (SMALL,)
             if size < SMALL and connection.execute(self._look).fetchall() == self._seen:
-                connection.execute("set session_replication_role = replica")  # no foreign key is in the way
-                for name in self._empty:
-                    connection.execute(f"delete from {name}".encode())
+                connection.execute(self._empty_all)
                 connection.execute(RESTART, [self._empty])
                 return True
         return False

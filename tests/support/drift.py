@@ -263,21 +263,21 @@ async def judge(
     return Verdict(mutant, hit, {finding.query for finding in findings} - {"-"})
 
 
-def run(url: DatabaseUrl, every: int = 1) -> Iterator[Verdict]:
-    """Judges every mutant, or every so-manieth of each kind, in databases that it makes on a server."""
+def run(every: int = 1) -> Iterator[Verdict]:
+    """Judges every mutant, or every so-manieth of each kind, on a server of its own."""
     pairs, wrong = read_pairs(RESOURCES)
     assert not wrong
     pairs = [(query, signature) for query, signature in pairs if FILES.fullmatch(query.path.name)]
-    with psycopg.connect(url, autocommit=True) as admin:
+    with tempfile.TemporaryDirectory() as folder, EmbeddedServer(Path(folder), QUICK) as server:
+        url = DatabaseUrl(server.url)
         before = asyncio.run(prepare(url, pairs))
-        try:
-            for number, mutant in enumerate(make_mutants(at(url, "filled"), pairs)):
+        mutants = make_mutants(at(url, "filled"), pairs)
+        with psycopg.connect(url, autocommit=True) as admin:
+            for number, mutant in enumerate(mutants):
                 if number % every == 0:
                     admin.execute("create database mutant template filled strategy file_copy")
                     yield asyncio.run(judge(at(url, "mutant"), mutant, pairs, before))
                     admin.execute("drop database mutant with (force)")
-        finally:
-            admin.execute("drop database filled with (force)")
 
 
 async def prepare(url: DatabaseUrl, pairs: Sequence[Pair]) -> dict[str, Any]:
@@ -310,8 +310,7 @@ def tabulate(verdicts: Sequence[Verdict]) -> str:
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as folder, EmbeddedServer(Path(folder), QUICK) as server:
-        judged = list(run(DatabaseUrl(server.url)))
+    judged = list(run())
     print(tabulate(judged))
     for verdict in judged:
         if verdict.hit != verdict.named:
