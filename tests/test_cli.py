@@ -11,7 +11,10 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from svc.config import DatabaseUrl
+from svc.__main__ import make_parser
+from svc.app import build_resources
+from svc.config import Config, DatabaseUrl
+from svc.http.resource import Outline
 from svc.postgres.embedded import EmbeddedServer
 from svc.postgres.migrations import read_files
 from tests.support import RESOURCES, problem
@@ -100,8 +103,15 @@ serve --port 0 --workers 0
 
 
 @pytest.mark.parametrize("line", WRONG.splitlines()[1:])
-def test_a_wrong_command_line_is_explained(tmp_path: Path, line: str) -> None:
-    assert "usage: " in Cli(tmp_path, DATABASE_URL=DEAD).run(*line.split(), code=2)
+def test_a_wrong_command_line_is_explained(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    parser = make_parser(build_resources(Outline(Config())))
+    with pytest.raises(SystemExit, match="2"):
+        parser.parse_args(line.split())
+    assert "usage: " in capsys.readouterr().err
+
+
+def test_a_wrong_command_line_ends_the_command(tmp_path: Path) -> None:
+    assert "usage: " in Cli(tmp_path, DATABASE_URL=DEAD).run("serve", "--port", "65536", code=2)
 
 
 def test_wrong_settings_are_all_named(tmp_path: Path) -> None:
