@@ -40,7 +40,14 @@ SECONDS = 0.5
 
 @pytest.fixture(scope="module", params=[True, False], ids=["short cut", "no short cut"])
 def service(ground: Ground, request: pytest.FixtureRequest) -> Iterator[Service]:
-    config = with_settings(ground.config, short_cut=request.param, max_head=LIMIT, request_timeout=SECONDS)
+    with serve(with_settings(ground.config, short_cut=request.param, max_head=LIMIT)) as service:
+        yield service
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["short cut", "no short cut"])
+def hasty(ground: Ground, request: pytest.FixtureRequest) -> Iterator[Service]:
+    """A service that waits for nobody for long."""
+    config = with_settings(ground.config, short_cut=request.param, request_timeout=SECONDS)
     with serve(config, timeout_keep_alive=SECONDS) as service:
         yield service
 
@@ -122,19 +129,19 @@ def test_requests_before_a_head_are_no_part_of_it(service: Service, ground: Grou
         assert statuses(wire.read_all()) == [200] * 101 + [401, 200]
 
 
-def test_what_does_not_come_in_time_is_refused(service: Service, ground: Ground) -> None:
+def test_what_does_not_come_in_time_is_refused(hasty: Service, ground: Ground) -> None:
     """On a real clock; tests/test_timeouts.py has all the ways to be slow."""
     plain = get("/things/1", ground.bearer)
     for data, codes in ((plain[:-2], [408]), (plain + START, [200, 408]), (plain, [200]), (b"", [])):
         started = time.monotonic()
-        with Wire(service) as wire:
+        with Wire(hasty) as wire:
             wire.send(data)
             assert statuses(wire.read_all()) == codes
         assert time.monotonic() - started > 0.9 * SECONDS
 
 
-def test_a_slow_handler_has_its_time(service: Service, ground: Ground) -> None:
-    with ThreadPoolExecutor() as threads, Wire(service) as wire, Wire(service) as other:
+def test_a_slow_handler_has_its_time(hasty: Service, ground: Ground) -> None:
+    with ThreadPoolExecutor() as threads, Wire(hasty) as wire, Wire(hasty) as other:
         with ground.locked() as wait:
             wire.send(get("/things/1", ground.bearer), START)
             change = make(
