@@ -37,7 +37,7 @@ async def test_an_unreachable_server_is_503_until_it_can_be_reached(config: Conf
 @on_a_loop
 async def test_a_frozen_network_costs_each_query_its_time_and_no_more(config: Config) -> None:
     gate = Gate(config.database_url)
-    settings = {"pool_size": 2, "query_timeout": 0.2, "acquire_timeout": 1}
+    settings = {"pool_size": 2, "query_timeout": 1, "acquire_timeout": 5}
     async with gate as url, opened(config, database_url=url, **settings) as database:
         assert await count_usable(database) == 2
         gate.freeze()
@@ -50,7 +50,7 @@ async def test_a_frozen_network_costs_each_query_its_time_and_no_more(config: Co
 @on_a_loop
 async def test_a_write_after_a_transaction_that_began_too_late_is_kept(config: Config, sql: Sql) -> None:
     gate = Gate(config.database_url)
-    async with gate as url, opened(config, database_url=url, pool_size=1, query_timeout=0.3) as database:
+    async with gate as url, opened(config, database_url=url, pool_size=1, query_timeout=1) as database:
         await ask(database, "select 1")
         gate.freeze()
         with pytest.raises(QueryTimeoutError):

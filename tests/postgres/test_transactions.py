@@ -306,7 +306,7 @@ async def test_a_statement_out_of_time_comes_out_as_a_timeout_and_takes_everythi
     config: Config, sql: Sql
 ) -> None:
     sql(FILL, 2)
-    async with opened(config, pool_size=1, query_timeout=0.5) as database:
+    async with opened(config, pool_size=1, query_timeout=1) as database:
         with holding(config, "select from things where id = 2 for update"), pytest.raises(QueryTimeoutError):
             await create_and_delete(database)
         await until(lambda: sql(IN_TRANSACTION) == [])

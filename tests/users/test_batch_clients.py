@@ -71,7 +71,7 @@ def test_an_error_that_many_share_is_logged_in_little_for_each(
     config: Config, sql: Sql, capfd: pytest.CaptureFixture[str]
 ) -> None:
     sql(FILL, 40)
-    token, config = make_key(config), with_settings(config, query_timeout=0.5)
+    token, config = make_key(config), with_settings(config, query_timeout=1)
     with Service(config) as service, wired(service, token, 40) as wires:
         ask_all(service, wires)
         names(wires)

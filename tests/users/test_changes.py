@@ -74,7 +74,7 @@ async def test_a_locked_row_holds_up_nobody_else(config: Config, sql: Sql) -> No
 @on_a_loop
 async def test_many_locked_rows_leave_connections_for_everybody_else(config: Config, sql: Sql) -> None:
     sql(FILL, 60)
-    async with user_batchers(config, pool_size=4, acquire_timeout=2) as it:
+    async with user_batchers(config, pool_size=4, acquire_timeout=4) as it:
         with holding(config, LOCKED.format(40)):
             locked = [asyncio.ensure_future(it.change(number)) for number in range(1, 41)]
             await until(lambda: count_blocked(sql) == 2)
@@ -90,7 +90,7 @@ async def test_many_locked_rows_leave_connections_for_everybody_else(config: Con
 @on_a_loop
 async def test_a_locked_row_is_waited_for_no_longer_than_a_query_may_take(config: Config, sql: Sql) -> None:
     sql(FILL, 5)
-    async with user_batchers(config, query_timeout=0.3) as it:
+    async with user_batchers(config, query_timeout=1) as it:
         with holding(config, LOCKED.format(1)):
             locked = asyncio.ensure_future(it.change(1))
             assert versions(await asyncio.gather(*map(it.change, range(2, 6)))) == [2] * 4

@@ -125,7 +125,7 @@ def test_passwords_take_their_time(config: Config, sql: Sql, monkeypatch: pytest
 
     Two passwords may be in the queue; clients register until the import finds it full, and it goes on.
     """
-    config = with_settings(config, hash_queue=1, request_timeout=0.4)
+    config = with_settings(config, hash_queue=1, request_timeout=1)
     body = b"\n".join(
         line(f"{n}@example.com", password="correct horse", profile={"x": "y" * 16_000}) for n in range(30)
     )
