@@ -1,7 +1,6 @@
 """The service with the resource of things beside the product's, on a database that has their table."""
 
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from typing import Any
 
 import httpx
@@ -15,10 +14,9 @@ from tests.support.things import make_key, make_table, serve_things
 
 
 @pytest.fixture(scope="session")
-def databases(server_url: DatabaseUrl, admin: Callable[[str], None], template: str) -> Iterator[Databases]:
+def databases(server_url: DatabaseUrl, admin: Callable[[str], None], template: str) -> Databases:
     """Migrated databases with an empty table of things."""
-    with closing(Databases(server_url, admin, template, make_table)) as lent:
-        yield lent
+    return Databases(server_url, admin, template, make_table)
 
 
 @pytest.fixture

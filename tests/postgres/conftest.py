@@ -1,7 +1,6 @@
 """A database with the table of things in it."""
 
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Callable
 
 import pytest
 
@@ -11,7 +10,6 @@ from tests.support.things import make_table
 
 
 @pytest.fixture(scope="session")
-def databases(server_url: DatabaseUrl, admin: Callable[[str], None], template: str) -> Iterator[Databases]:
+def databases(server_url: DatabaseUrl, admin: Callable[[str], None], template: str) -> Databases:
     """Migrated databases with an empty table of things."""
-    with closing(Databases(server_url, admin, template, make_table)) as lent:
-        yield lent
+    return Databases(server_url, admin, template, make_table)
