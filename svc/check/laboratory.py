@@ -150,7 +150,7 @@ class Experiment:
         if EXPLAIN.match(self.query.sql):
             return []
         found: list[Finding] = []
-        for samples in SAMPLES:
+        for samples in SAMPLES if types else SAMPLES[:1]:
             found += await self._try_nulls([self._sample(type_, samples) for type_ in types])
         found = list(dict.fromkeys(found))
         if "hot" in self.query.annotations:
@@ -167,7 +167,7 @@ class Experiment:
         """Run it with samples, then with null for each parameter that may be null, then for all of them."""
         optional = find_nulls([self.parameters[name] for name in self.query.parameters])
         found: list[Finding] = []
-        for nulls in ([], *([number] for number in optional), [*optional]):
+        for nulls in dict.fromkeys([(), *((number,) for number in optional), (*optional,)]):
             if len(nulls) > 1 and found:  # one of them alone has shown it
                 break
             arguments = [optional[n] if n in nulls else sample for n, sample in enumerate(samples)]

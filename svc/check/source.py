@@ -53,22 +53,22 @@ def check_source(queries: Sequence[Query]) -> list[Finding]:
     used: set[str] = set()
     names = {query.name for query in queries}
     for path in sorted(PACKAGE.rglob("*.py")):
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        used |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-        found += check_module(path, tree)
-        found += check_transactions(path, tree, names)
+        nodes = [*ast.walk(ast.parse(path.read_text(encoding="utf-8")))]
+        used |= {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+        found += check_module(path, nodes)
+        found += check_transactions(path, nodes, names)
     found += [find(q, "unused", "a call of the query", "none in svc/") for q in queries if q.name not in used]
     found += [finding for query in queries for finding in find_stars(query)]
     return found + find_unbound(queries) + find_unused_snippets(find_folder("queries"))
 
 
-def check_module(path: Path, tree: ast.Module) -> list[Finding]:
+def check_module(path: Path, nodes: Sequence[ast.AST]) -> list[Finding]:
     """Find a driver imported, text sent, a query made or SQL written where that must not be."""
     name = path.relative_to(PACKAGE).as_posix()
-    called = {id(node.func): node for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    called = {id(node.func): node for node in nodes if isinstance(node, ast.Call)}
     found: list[Finding] = []
-    docs = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
-    for node in ast.walk(tree):
+    docs = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+    for node in nodes:
         expected = (
             check_import(node, name)
             or check_making(node, name)
@@ -80,9 +80,9 @@ def check_module(path: Path, tree: ast.Module) -> list[Finding]:
     return sorted(found, key=lambda finding: (finding.line, finding.column))
 
 
-def check_transactions(path: Path, tree: ast.Module, names: Set[str]) -> Iterator[Finding]:
+def check_transactions(path: Path, nodes: Sequence[ast.AST], names: Set[str]) -> Iterator[Finding]:
     """Find queries that run beside the transaction in whose block they stand: not by what it has bound."""
-    for block in ast.walk(tree):
+    for block in nodes:
         if not isinstance(block, ast.AsyncWith):
             continue
         targets = [item.optional_vars for item in block.items if is_transaction(item.context_expr)]
