@@ -17,7 +17,7 @@ QUERIES = collect_queries(RESOURCES, offline=True)
 
 def find_in(text: str, file: str = "extra.py") -> list[Finding]:
     """What is found in a module that need not exist."""
-    return [*check_module(PACKAGE / file, ast.parse(text))]
+    return check_module(PACKAGE / file, [*ast.walk(ast.parse(text))])
 
 
 def make_query(statement: str, name: str = "made") -> Query:
@@ -229,7 +229,8 @@ def find_beside(statement: str) -> list[str]:
         f"async def f():\n    async with database.transaction(A, B) as (notes, users):\n        {statement}\n"
     )
     return [
-        finding.found for finding in check_transactions(PACKAGE / "extra.py", ast.parse(text), {"get_user"})
+        finding.found
+        for finding in check_transactions(PACKAGE / "extra.py", [*ast.walk(ast.parse(text))], {"get_user"})
     ]
 
 
