@@ -10,14 +10,13 @@ select
     coalesce(col_description(a.attrelid, a.attnum) = 'secret', false) as secret,
     a.attidentity = 'a' or a.attgenerated <> '' as generated,
     a.atthasdef or a.attidentity <> '' as has_default,
-    exists (
-        select from pg_constraint as k
-        where k.contype = 'f' and k.conrelid = a.attrelid and a.attnum = any(k.conkey)
-    ) as foreign_key,
+    f.number is not null as foreign_key,
     n.nspname <> 'pg_catalog' as own
 from pg_attribute as a
 join pg_class as c on c.oid = a.attrelid
 join pg_namespace as n on n.oid = c.relnamespace
+left join (select distinct conrelid, unnest(conkey) as number from pg_constraint where contype = 'f') as f
+    on f.conrelid = a.attrelid and f.number = a.attnum
 where c.relkind in ('r', 'p', 'v', 'm')
     and n.nspname = any(current_schemas(:system))
     and a.attnum > 0
