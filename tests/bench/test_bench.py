@@ -200,7 +200,7 @@ def test_a_stall_is_seen_from_the_scheduled_moment() -> None:
     assert outcome.p99
     assert outcome.p99 > 400
     assert outcome.from_send_p99
-    assert outcome.from_send_p99 < 100
+    assert outcome.from_send_p99 < outcome.p99 / 2
 
 
 def test_the_proxy_counts_round_trips(database_url: DatabaseUrl, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from bench.report import write_report
 from bench.roster import ROSTER, Server
 from bench.work import Requests
 from tests.support import CHECKOUT
+from tests.support.waiting import DEADLINE
 
 rates = st.floats(1, 1e6)
 
@@ -166,7 +167,7 @@ def test_a_killed_harness_leaves_nothing() -> None:
     process.kill()
     process.wait()
     process.stdout.close()
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + DEADLINE
     while time.monotonic() < deadline and (os.path.exists(folder) or find_marked(folder)):
         time.sleep(0.05)
     assert find_marked(folder) == []
@@ -189,7 +190,7 @@ def test_a_server_is_waited_for_until_it_rests() -> None:
 def test_an_ended_program_takes_its_children_with_it() -> None:
     code = "import subprocess; subprocess.run(['sleep', '987'])"
     process = spawn([sys.executable, "-c", code], {**os.environ, "BARELINE_BENCH": "here"})
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + DEADLINE
     while time.monotonic() < deadline and len(find_marked("here")) < 2:
         time.sleep(0.05)
     assert len(find_marked("here")) == 2

@@ -23,7 +23,7 @@ from tests.support.loops import on_a_loop
 from tests.support.pools import DATABASE_ERRORS, refuse
 from tests.support.thing_batchers import KINDS, ThingBatchers, fill_places, notes, start, thing_batchers
 from tests.support.things import EVERYTHING, FILL, WRITES, StoredThing, make_table
-from tests.support.waiting import until
+from tests.support.waiting import DEADLINE, until
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 
@@ -99,7 +99,7 @@ async def test_batchers_outlive_a_crash_of_the_server(tmp_path: Path) -> None:
                 assert [await refuse(task) for task in first] == ["outcome-unknown"] * CONCURRENCY
             ends = await asyncio.gather(*rest, return_exceptions=True)
             assert [end for end in ends if not isinstance(end, (StoredThing, *DATABASE_ERRORS))] == []
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(DEADLINE):
                 while await is_refused(batchers):  # noqa: ASYNC110  # no event tells of it
                     await asyncio.sleep(0.1)
             for ask, _, _ in KINDS:

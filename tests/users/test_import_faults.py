@@ -72,13 +72,10 @@ def test_an_import_that_is_under_way_holds_nobody_up(
 
 def wait_for_lock(sql: Sql) -> int:
     """The process that waits for another one's row."""
-    for _ in range(100):
-        if rows := sql(
-            "select pid from pg_stat_activity where wait_event = 'transactionid' and datname = current_database()"
-        ):
-            return int(rows[0][0])
-        time.sleep(0.05)
-    raise AssertionError("nobody waits")
+    waiting = "wait_event = 'transactionid' and datname = current_database()"
+    found: list[tuple[Any, ...]] = []
+    wait_for(lambda: found.extend(sql(f"select pid from pg_stat_activity where {waiting}")) or found)
+    return int(found[0][0])
 
 
 def test_a_database_that_fails_in_the_middle_leaves_nothing(
