@@ -1,9 +1,13 @@
+-- snippet: is_ours
+n.nspname not in ('pg_catalog', 'information_schema', 'pg_toast')
+
 -- name: list_columns :many
--- Every column of every table: its type, whether it may be null, whether it is marked secret.
+-- Every column of every relation: its type, whether it may be null, whether it is marked secret, and the table whose
+-- whole rows it holds, if any.
 select
     a.attrelid::bigint as relation,
     a.attnum::bigint as number,
-    c.relname::text as table_name,
+    a.attrelid::regclass::text as table_name,
     a.attname::text as name,
     format_type(a.atttypid, a.atttypmod) as type,
     a.attnotnull as not_null,
@@ -11,23 +15,27 @@ select
     a.attidentity = 'a' or a.attgenerated <> '' as generated,
     a.atthasdef or a.attidentity <> '' as has_default,
     f.number is not null as foreign_key,
-    n.nspname <> 'pg_catalog' as own
+    {is_ours} as own,
+    nullif(coalesce(e.typrelid, t.typrelid), 0)::bigint as row_of
 from pg_attribute as a
 join pg_class as c on c.oid = a.attrelid
 join pg_namespace as n on n.oid = c.relnamespace
+join pg_type as t on t.oid = a.atttypid
+left join pg_type as e on e.oid = t.typelem and t.typcategory = 'A'
 left join (select distinct conrelid, unnest(conkey) as number from pg_constraint where contype = 'f') as f
     on f.conrelid = a.attrelid and f.number = a.attnum
-where c.relkind in ('r', 'p', 'v', 'm')
-    and n.nspname = any(current_schemas(:system))
+where c.relkind in ('r', 'p', 'v', 'm', 'f', 'S', 'c')
+    and n.nspname <> 'pg_toast'
+    and (:system or {is_ours})
     and a.attnum > 0
     and not a.attisdropped
-order by c.relname, a.attnum;
+order by c.relname, a.attrelid, a.attnum;
 
 -- name: list_unique_keys :many
 -- The columns of every key that bounds a row to one: unique, whole, valid, of plain columns.
 select
     i.indrelid::bigint as relation,
-    c.relname::text as table_name,
+    i.indrelid::regclass::text as table_name,
     array(
         select a.attname::text
         from pg_attribute as a
@@ -42,8 +50,9 @@ where i.indisunique
     and i.indpred is null
     and i.indexprs is null
     and (c.relkind = 'p' or not exists (select from pg_inherits as h where h.inhparent = i.indrelid))
-    and n.nspname = any(current_schemas(:system))
-order by c.relname, columns;
+    and n.nspname <> 'pg_toast'
+    and (:system or {is_ours})
+order by c.relname, i.indrelid, columns;
 
 -- name: list_constraints :many
 -- Every constraint of ours that a row may break, its table and the one that it refers to; a unique index counts as
@@ -88,3 +97,47 @@ group by t.typname;
 select max(prosqlbody::text) as tree
 from pg_proc
 where proname = :name and pronamespace = pg_my_temp_schema();
+
+-- name: list_views :many
+-- What PostgreSQL puts in the place of each view, analysed.
+select ev_class::bigint as relation, ev_action::text as tree
+from pg_rewrite
+where ev_type = '1' and is_instead and ev_class = any(:relations::bigint[]::oid[]);
+
+-- name: list_own_views :many
+-- Every view of ours, also those that hold rows of their own.
+select c.oid::bigint as relation
+from pg_class as c
+join pg_namespace as n on n.oid = c.relnamespace
+where c.relkind in ('v', 'm') and {is_ours};
+
+-- name: list_parents :many
+-- The tables that inherit or are a part of another one, with it.
+select inhrelid::bigint as relation, inhparent::bigint as parent
+from pg_inherits;
+
+-- name: list_generated :many
+-- Every column that is computed of others, with its expression, analysed.
+select d.adrelid::bigint as relation, d.adnum::bigint as number, d.adbin::text as tree
+from pg_attrdef as d
+join pg_attribute as a on a.attrelid = d.adrelid and a.attnum = d.adnum
+where a.attgenerated <> '';
+
+-- name: list_routines :many
+-- Every function of ours: its body as text or, where PostgreSQL has analysed it, as a tree; of an aggregate, the
+-- functions that it is made of.
+select
+    p.oid::bigint as number,
+    p.proname::text as name,
+    l.lanname::text as language,
+    p.prosrc as source,
+    p.prosqlbody::text as tree,
+    p.prokind = 'f' as plain,
+    pg_get_function_arguments(p.oid) as arguments,
+    pg_get_function_result(p.oid) as result,
+    case when g.aggfnoid is null then '{}' else array[g.aggtransfn, g.aggfinalfn]::oid[]::bigint[] end as parts
+from pg_proc as p
+join pg_namespace as n on n.oid = p.pronamespace
+join pg_language as l on l.oid = p.prolang
+left join pg_aggregate as g on g.aggfnoid = p.oid
+where {is_ours} and n.nspname <> all(array(select nspname from pg_namespace where oid = pg_my_temp_schema()));

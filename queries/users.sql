@@ -39,6 +39,7 @@ returning {row_without_profile};
 
 -- name: create_user_once :one
 -- @not_null: created_at
+-- @secret: key_hash: what is forgotten is found by it, oldest or not, and nobody is told what it was
 -- A new user, unless the email is taken, and with it, in the same statement, what a retry of this request is
 -- to be answered. What is older than a day is forgotten on the way.
 with created as (
@@ -63,6 +64,7 @@ from created;
 -- name: get_first_answer :one
 -- @hot
 -- @not_null: created_at
+-- @secret: hashed_password: the password of a retry is compared with it
 -- What the first request with this Idempotency-Key was answered, and what tells whether this is a retry of it.
 select user_id, email, display_name, rfc3339(created_at) as created_at, hashed_password, body_hash = :key.body_hash as same_body
 from idempotency_keys

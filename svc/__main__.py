@@ -140,6 +140,7 @@ def configure_check(parser: argparse.ArgumentParser) -> None:
     """Add how to print, and another release to check a rollout over."""
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
     parser.add_argument("--against", metavar="REV", help="also check a rollout over this git revision")
+    parser.add_argument("--accept", action="store_true", help="let marks of secret columns go")
     parser.set_defaults(run=run_check)
 
 
@@ -210,7 +211,9 @@ def run_check(config: Config, options: argparse.Namespace) -> int:
 
     try:
         with scratch_database() as scratch:
-            report = asyncio.run(check(scratch, build_resources(Outline(scratch)), options.against))
+            resources = build_resources(Outline(scratch))
+            checking = check(scratch, resources, options.against, accept=options.accept)
+            report = asyncio.run(checking)
     except RolloutError as error:
         return fail(str(error))
     print(msgspec.json.encode(report).decode() if options.json else report)

@@ -26,6 +26,7 @@ def build(service: Service) -> Resource:
         constraints=CONSTRAINTS,
         commands=[KEYS],
         authenticator=Keys(service.bind(ApiKeyQueries)),
+        revealer="svc.accounts.passwords",
         lifespan=lifespan,
         welcome=welcome,
     )

@@ -10,6 +10,7 @@ import argon2
 
 from svc.config import Config
 from svc.http.problems import unavailable
+from svc.postgres.secret import Secret, reveal
 
 
 class Password(str):
@@ -89,13 +90,13 @@ class Passwords:
         """Return the PHC string. Raises Problem 503 when too many wait."""
         return await self._run(self._hasher.hash, str(password))
 
-    def _matches(self, hashed: str, password: str) -> bool:
+    def _matches(self, hashed: Secret[str], password: str) -> bool:
         try:
-            return self._hasher.verify(hashed, password)
+            return self._hasher.verify(reveal(hashed), password)
         except argon2.exceptions.VerifyMismatchError:
             return False
 
-    async def _run(self, work: Callable[..., T], *arguments: str) -> T:
+    async def _run(self, work: Callable[..., T], *arguments: object) -> T:
         if self._jobs >= self._bound:
             raise unavailable("Too many passwords wait to be hashed", "overload")
         self._jobs += 1
@@ -104,7 +105,7 @@ class Passwords:
         job.add_done_callback(lambda _: loop.call_soon_threadsafe(self._finish))
         return await wrap_future(job)
 
-    async def verify(self, hashed: str, password: Password) -> bool:
+    async def verify(self, hashed: Secret[str], password: Password) -> bool:
         """Return whether it is the password that was hashed. Raises Problem 503 when too many wait."""
         return await self._run(self._matches, hashed, str(password))
 

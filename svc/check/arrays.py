@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from svc.check.rows import is_known
 from svc.check.scope import Scope
-from svc.check.tree import Node, unwrap, walk
+from svc.check.tree import Node, read_bytes, unwrap, walk
 
 SELECT, FUNCTION = "1", "3"
 """Kinds of statements and of range table entries (PostgreSQL, nodes/nodes.h and nodes/parsenodes.h)."""
@@ -63,7 +63,7 @@ def is_empty(expression: Node) -> bool:
     """Return whether this is `'{}'` or `array[]`: of an array's value, four bytes hold its dimensions."""
     if expression[""] == "ARRAYEXPR":
         return not expression["elements"]
-    return expression[""] == "CONST" and str(expression["constvalue"]).strip("[] ").split()[4:8] == ["0"] * 4
+    return expression[""] == "CONST" and read_bytes(expression)[4:8] == bytes(4)
 
 
 def find_unnested(scope: Scope) -> Iterator[tuple[int, str]]:

@@ -1,7 +1,7 @@
 """Runs every proof on a scratch database, and tells what was found."""
 
 import tempfile
-from collections.abc import AsyncGenerator, Generator, Sequence
+from collections.abc import AsyncGenerator, Generator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -10,15 +10,16 @@ from urllib.parse import urlsplit, urlunsplit
 import msgspec
 from msgspec import Struct
 
-from svc.check.findings import Finding, describe_mismatch, find, name_file
+from svc.check.findings import Finding, Kind, describe_mismatch, find, name_file
 from svc.check.laboratory import Experiment, fill
 from svc.check.prove import Proof, read_schema
 from svc.check.rollout import check_rollout, read_release
 from svc.check.source import check_source, is_checkout
+from svc.check.types import split_secret
 from svc.config import Config, DatabaseUrl
 from svc.http.resource import MACHINERY, Resource, collect_queries
 from svc.http.wiring import Mistake, find_mistakes
-from svc.postgres.catalog import PROVEN, Facts, read_proven
+from svc.postgres.catalog import PROVEN, Written, read_written
 from svc.postgres.connection import Connection, connect
 from svc.postgres.embedded import EmbeddedServer
 from svc.postgres.mapping import find_struct, is_struct
@@ -52,27 +53,33 @@ class Report(Struct, frozen=True):
         return "\n".join([*lines, counted])
 
 
-async def check(config: Config, resources: Sequence[Resource], against: str | None = None) -> Report:
+async def check(
+    config: Config, resources: Sequence[Resource], against: str | None = None, *, accept: bool = False
+) -> Report:
     """Prove everything on a database that may be changed: it is migrated, filled, and left so.
 
-    Raises RolloutError where the release to check against cannot be read.
+    Where all agrees, what was proven is written down; `accept` lets marks of secrets go. Raises
+    RolloutError where the release to check against cannot be read.
     """
     release = read_release(against) if against is not None else None
     await migrate(config)
     resources = [MACHINERY, *resources]
     pairs, found = read_pairs(resources)
     queries = [query for query, _ in pairs]
-    found = list(dict.fromkeys([*found, *check_source(queries)]))
+    revealer = next((resource.revealer for resource in resources if resource.revealer), "")
+    found = list(dict.fromkeys([*found, *check_source(queries, revealer)]))
     if release:
         found += await check_rollout(await copy_database(config), release, queries)
     async with one_connection(config) as connection:
-        proofs, facts = await prove_all(connection, pairs, resources)
-    found += proofs
+        proofs, proven = await prove_all(connection, pairs)
+    found += [*proofs, *find_exposed(resources)]
     whole = not any(finding.kind in ("sql", "signature") for finding in found)
-    found += map(describe_mistake, find_mistakes(resources, facts if whole else None))
+    found += map(describe_mistake, find_mistakes(resources, proven.queries if whole else None))
+    found += [] if accept else find_lost(proven)
     if all(finding.warning for finding in found):
         served = {query.name for queries in collect_queries(resources) for query, _ in queries.pairs()}
-        found += check_written({name: proven for name, proven in facts.items() if name in served})
+        facts = {name: fact for name, fact in proven.queries.items() if name in served}
+        found += check_written(Written(proven.secrets, facts))
     return Report(len(queries), len(find_structs(pairs, resources)), len(read_files()), found)
 
 
@@ -88,14 +95,13 @@ async def copy_database(config: Config) -> Config:
 
 
 async def prove_all(
-    connection: Connection, pairs: Sequence[Pair], resources: Sequence[Resource], *, filled: bool = False
-) -> tuple[list[Finding], dict[str, Facts]]:
+    connection: Connection, pairs: Sequence[Pair], *, filled: bool = False
+) -> tuple[list[Finding], Written]:
     """Prove each query as it stands, then run what prepares, on tables that are filled unless they are."""
     schema = await read_schema(connection)
     proofs = [Proof(connection, schema, query, signature) for query, signature in pairs]
-    answered = find_answered(resources)
-    found = [finding for proof in proofs for finding in await proof.run(answered)]
-    tables = {name.partition(".")[0] for proof in proofs for name in proof.facts.columns}
+    found = [finding for proof in proofs for finding in await proof.run()]
+    tables = {name.rpartition(".")[0] for proof in proofs for name in proof.facts.columns}
     tables -= {"migration_checksums"}  # which says what was applied
     if not filled:
         await fill(connection, schema, tables)
@@ -103,7 +109,7 @@ async def prove_all(
     for query, signature in pairs:
         if query.name not in broken:
             found += await Experiment(connection, schema, query, signature).run()
-    return found, {proof.query.name: proof.facts for proof in proofs}
+    return found, Written(sorted(schema.secrets.all), {proof.query.name: proof.facts for proof in proofs})
 
 
 def describe_mistake(mistake: Mistake) -> Finding:
@@ -118,23 +124,33 @@ def describe_mistake(mistake: Mistake) -> Finding:
     )
 
 
-def check_written(facts: dict[str, Facts]) -> list[Finding]:
+def find_lost(proven: Written) -> Iterator[Finding]:
+    """Yield the columns that lost their mark: misspelt, taken away, or gone with the column."""
+    for name in sorted({*read_written().secrets} - {*proven.secrets}):
+        expected = f"{name} is marked secret, as it was; or `svc check --accept`"
+        yield report_file("secret", expected, "no such mark")
+
+
+def find_exposed(resources: Sequence[Resource]) -> Iterator[Finding]:
+    """Yield the secrets that an answer would hold, which no answer can be made of."""
+    for struct in find_answered(resources):
+        for name, hint in get_type_hints(struct).items():
+            if any(split_secret(part)[1] for part in (hint, *get_args(hint))):
+                yield report_file("secret", "answers without secrets", f"{struct.__name__}.{name}")
+
+
+def check_written(proven: Written) -> Iterator[Finding]:
     """Keep queries/proven.json as the proof has it, in a checkout; elsewhere it must be so already."""
-    if facts == read_proven():
-        return []
-    if is_checkout():
-        PROVEN.write_bytes(msgspec.json.format(msgspec.json.encode(facts), indent=1) + b"\n")
-        return []
-    return [
-        Finding(
-            kind="proof",
-            file=name_file(PROVEN),
-            line=1,
-            query="-",
-            expected="what was proven now",
-            found="what was proven of another release",
-        )
-    ]
+    if proven != read_written():
+        if is_checkout():
+            PROVEN.write_bytes(msgspec.json.format(msgspec.json.encode(proven), indent=1) + b"\n")
+        else:
+            yield report_file("proof", "what was proven now", "what was proven of another release")
+
+
+def report_file(kind: Kind, expected: str, found: str) -> Finding:
+    """Make a finding about no query: its place is the file of what was proven."""
+    return Finding(kind=kind, file=name_file(PROVEN), line=1, query="-", expected=expected, found=found)
 
 
 def find_answered(resources: Sequence[Resource]) -> set[type]:

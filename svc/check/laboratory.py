@@ -96,7 +96,7 @@ async def fill(connection: Connection, schema: Schema, used: set[str], rows: int
         names = ", ".join(f'"{column.name}"' for column in columns)
         values = ", ".join(filler(column, labels) or "" for column in columns)
         statement = (
-            f'insert into "{table}" ({names}) select {values} '  # noqa: S608
+            f"insert into {table} ({names}) select {values} "  # noqa: S608
             f"from generate_series(1, {rows}) as n on conflict do nothing"
         )
         # Where even without checks no row fits, the table stays empty, and trials on it show less.

@@ -1,7 +1,7 @@
 """Proves one query on a live schema: it prepares, and its parameters, columns and rows are as declared."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Set
 from types import GenericAlias
 from typing import Any, get_origin, get_type_hints
 
@@ -12,10 +12,12 @@ from msgspec import Struct
 from svc.check.arrays import find_unnested, has_one_row, read_array
 from svc.check.findings import Finding, Kind, find, find_column, find_parameter, find_position
 from svc.check.rows import is_single
-from svc.check.scope import Catalog, Scope
-from svc.check.tree import parse_tree, walk
-from svc.check.types import describe, fits, split_optional
-from svc.postgres.catalog import CatalogQueries, Facts, TableConstraint, UniqueKey
+from svc.check.schema import Catalog, find_views, read_catalog, read_tree, read_views
+from svc.check.scope import Scope
+from svc.check.secrets import Secrets
+from svc.check.tree import parse_queries, walk
+from svc.check.types import describe, fits, split_optional, split_secret
+from svc.postgres.catalog import CatalogQueries, Facts
 from svc.postgres.connection import Connection
 from svc.postgres.mapping import find_struct, is_struct
 from svc.postgres.queries import Signature
@@ -31,34 +33,15 @@ class Schema(Struct, frozen=True):
     """A live schema as it was when it was read."""
 
     catalog: Catalog
+    secrets: Secrets
     labels: Mapping[str, list[str]]
 
 
 async def read_schema(connection: Connection) -> Schema:
     """Read what the proofs look at."""
-    queries = CatalogQueries.bind(connection)
-    unique: dict[str, list[UniqueKey]] = {}
-    for key in await queries.list_unique_keys(system=True):
-        unique.setdefault(str(key.relation), []).append(key)
-    return Schema(
-        Catalog(
-            {(str(c.relation), str(c.number)): c for c in await queries.list_columns(system=True)},
-            unique,
-            {str(function.number): function.name for function in await queries.list_functions()},
-            {str(operator.number): operator.name for operator in await queries.list_operators()},
-            group_constraints(await queries.list_constraints()),
-        ),
-        {enum.name: enum.labels for enum in await queries.list_enum_labels()},
-    )
-
-
-def group_constraints(constraints: Sequence[TableConstraint]) -> dict[str, list[str]]:
-    """Return the names of the constraints that a change of each table may break, by the table's number."""
-    grouped: dict[str, list[str]] = {}
-    for constraint in constraints:
-        for relation in {constraint.relation, constraint.referred} - {None}:
-            grouped.setdefault(str(relation), []).append(constraint.name)
-    return grouped
+    catalog = await read_catalog(connection)
+    enums = await CatalogQueries.bind(connection).list_enum_labels()
+    return Schema(catalog, Secrets(catalog), {enum.name: enum.labels for enum in enums})
 
 
 class Proof:
@@ -67,17 +50,23 @@ class Proof:
     def __init__(self, connection: Connection, schema: Schema, query: Query, signature: Signature) -> None:
         self.connection = connection
         self.schema = schema
+        self.secrets = schema.secrets
         self.query = query
         self.signature = signature
         self.parameters = declared_parameters(query, signature)
         self.facts = Facts({}, [], {})
 
-    async def run(self, answered: set[type]) -> list[Finding]:
-        """Find what shows without running it. `answered` are the structs that a response may hold."""
+    async def run(self) -> list[Finding]:
+        """Find what shows without running it."""
         try:
             statement = await self.connection.prepare(self.query.sql)
         except asyncpg.PostgresError as error:
             return [self._explain(error)]
+        except (
+            asyncpg.InterfaceError,
+            asyncpg.InternalClientError,
+        ) as error:  # a row with JSON in it, for one
+            return [find(self.query, "sql", "types that the driver reads", str(error))]
         found = [*self._check_annotations(statement), *self._check_parameters(statement)]
         try:
             scope = await self._analyse(statement)
@@ -88,7 +77,7 @@ class Proof:
             return [*found, find(self.query, "sql", expected, str(error.args[0]))]
         found += self._check_unnested(scope)
         found += self._check_columns(statement, scope)
-        found += self._check_secrets(scope, answered)
+        found += self._check_secrets(scope)
         keys: set[str] = set()
         found += self._check_cardinality(scope, keys)
         self.facts = find_facts(scope, keys)
@@ -111,8 +100,8 @@ class Proof:
         for annotation, said in self.query.annotations.items():
             names = [attribute.name for attribute in statement.get_attributes()]
             named = said.replace(",", " ").split()
-            if annotation not in ("hot", "not_null"):
-                yield find(self.query, "annotation", "@hot or @not_null", f"@{annotation}")
+            if annotation not in ("hot", "not_null", "secret"):
+                yield find(self.query, "annotation", "@hot, @not_null or @secret", f"@{annotation}")
             elif annotation == "not_null" and (not named or not set(named) <= set(names)):
                 yield find(self.query, "annotation", f"columns out of {', '.join(names)}", said or "none")
 
@@ -143,18 +132,16 @@ class Proof:
     async def _analyse(self, statement: "PreparedStatement[Any]") -> Scope:
         """Read the query's tree out of a function that holds it for a moment."""
         types = ", ".join(type_name(type_) for type_ in statement.get_parameters())
-        body = find_body(self.query.sql)
-        await self.connection.execute(
-            f"create or replace function pg_temp.proof({types}) returns void begin atomic {body}; end"
-        )
-        tree = await CatalogQueries.bind(self.connection).get_function_body(name="proof")
-        await self.connection.execute(f"drop function pg_temp.proof({types})")
+        tree = await read_tree(self.connection, find_body(self.query.sql), types)
         nullable = {
             str(number)
             for number, name in enumerate(self.query.parameters, 1)
             if split_optional(self.parameters[name])[1]
         }
-        return Scope(parse_tree(tree or ""), self.schema.catalog, nullable)
+        (parsed,) = parse_queries(tree)
+        queries = CatalogQueries.bind(self.connection)
+        await read_views(queries, self.schema.catalog, find_views([parsed]))
+        return Scope(parsed, self.schema.catalog, nullable)
 
     def _check_columns(self, statement: "PreparedStatement[Any]", scope: Scope) -> Iterator[Finding]:
         attributes = statement.get_attributes()
@@ -175,7 +162,8 @@ class Proof:
 
     def _check_column(self, scope: Scope, index: int, attribute: Any, type_: Any) -> Iterator[Finding]:
         name, given = attribute.name, attribute.type
-        if not fits(split_optional(type_)[0], given.name, self._labels(given), into_database=False):
+        bare, _ = split_secret(split_optional(type_)[0])
+        if not fits(bare, given.name, self._labels(given), into_database=False):
             yield self._differ(name, f"{describe(type_)} that fits {given.name}", f"{given.name} in the SQL")
         if not EXPLAIN.match(self.query.sql):
             yield from self._check_nullability(scope.column_may_be_null(index), name, type_)
@@ -184,6 +172,7 @@ class Proof:
         """Find what is wrong with a column that holds a field of all rows."""
         name, given = attribute.name, attribute.type
         bare, optional = split_optional(type_)
+        bare, _ = split_secret(bare)
         element = given.name.removesuffix("[]")
         fitting = fits(bare, element, self._labels(given), into_database=False)
         if given.kind != "array" or not fitting:
@@ -221,21 +210,56 @@ class Proof:
         if optional and is_struct(self.signature.row) and (annotated or not nullable):
             yield find(self.query, "nullability", label, f"{name} is never null", at, warning=True)
 
-    def _check_secrets(self, scope: Scope, answered: set[type]) -> Iterator[Finding]:
-        if self.signature.row is None or self.query.kind == "execrows":
-            return
-        if is_struct(self.signature.row) and self.signature.row not in answered:
-            return
+    def _check_secrets(self, scope: Scope) -> Iterator[Finding]:
+        """Find secrets that come out, are written where all can read them, or decide which rows there are."""
+        marked, used = read_marks(self.query.annotations.get("secret")), set[str]()
+        fields = list(declared_columns(self.signature).values())
         for index, target in enumerate(scope.targets):
-            for column in sorted(scope.all_origins(index), key=str):
-                if column.secret:
-                    yield find(
-                        self.query,
-                        "secret",
-                        f"{describe(self.signature.row)} without secrets, since a response may hold it",
-                        f"{target['resname']} is made of {column}",
-                        find_column(self.query, column.name),
-                    )
+            found = self.secrets.of_column(scope, index)
+            used |= found
+            type_, is_secret = split_secret(split_optional(fields[index])[0] if index < len(fields) else None)
+            if bare := find_unmarked(found, marked):
+                yield self._leak(f"{target['resname']} is made of {bare}")
+            elif bool(found) != is_secret and self.signature.row is not None:
+                wanted = "Secret[…], which shows itself nowhere" if found else describe(type_)
+                yield self._differ(target["resname"], wanted, "a secret" if found else "no secret column")
+        for each in scope.walk():
+            for column, found in self.secrets.find_writings(each):
+                yield self._leak(f"{column}, which is no secret, is set to {', '.join(sorted(found))}")
+            found = self.secrets.of_rows(each)
+            used |= found
+            if bare := find_unmarked(found, marked):
+                yield self._leak(f"rows are chosen, ordered, counted or grouped by {bare}")
+        yield from self._check_marks(marked, used)
+
+    def _check_marks(self, marked: Set[str] | None, used: Set[str]) -> Iterator[Finding]:
+        if marked is None:
+            yield find(self.query, "annotation", "@secret: column, column: why", "no reason")
+        elif needless := marked - {name for each in used for name in (each, each.rpartition(".")[2])}:
+            expected = "@secret of columns that it reads, orders, groups or compares"
+            yield find(self.query, "annotation", expected, ", ".join(sorted(needless)))
+
+    def _leak(self, found: str) -> Finding:
+        names = {name for each in self.secrets.all for name in [each.rpartition(".")[2]] if name in found}
+        at = next((at for name in sorted(names) if (at := find_column(self.query, name)) is not None), None)
+        return find(self.query, "secret", "no secret, or a mark: -- @secret: column: why", found, at)
+
+
+MARKS = re.compile(r"([\w., ]+):\s*\S.*")
+
+
+def read_marks(said: str | None) -> Set[str] | None:
+    """Return the columns that a query says it reads, with their tables or without; None without a reason."""
+    if said is None:
+        return set()
+    named = MARKS.fullmatch(said)
+    return set(named[1].replace(",", " ").split()) if named else None
+
+
+def find_unmarked(found: Set[str], marked: Set[str] | None) -> str:
+    """Return the secrets that no mark names, in order."""
+    known = marked or set()
+    return ", ".join(sorted(each for each in found if not {each, each.rpartition(".")[2]} & known))
 
 
 def find_body(sql: str) -> str:

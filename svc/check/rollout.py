@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import asyncpg
-import msgspec
 
 from svc.check.findings import Finding, find, find_position
 from svc.config import CHECKOUT, Config
-from svc.postgres.catalog import CatalogQueries, Facts
+from svc.postgres.catalog import CatalogQueries, Facts, decode_written
 from svc.postgres.connection import Connection, connect
 from svc.postgres.migrations import read_files, rollback
 from svc.postgres.statements import Query, read_queries
@@ -60,9 +59,7 @@ def read_release(revision: str) -> Release:
     ]
     facts: dict[str, Facts] = {}
     if "queries/proven.json" in files:
-        facts = msgspec.json.decode(
-            read_git("show", f"{commit}:./queries/proven.json"), type=dict[str, Facts]
-        )
+        facts = decode_written(read_git("show", f"{commit}:./queries/proven.json").encode()).queries
     names = {Path(f).stem for f in files if re.fullmatch(r"migrations/.*(?<!\.rollback)\.sql", f)}
     return Release(revision, queries, names, {name: fact.inserts for name, fact in facts.items()})
 

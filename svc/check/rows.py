@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from svc.check.scope import CTE, RELATION, SUBQUERY, Scope
-from svc.check.tree import Node, conjuncts, walk_own
+from svc.check.tree import Node, conjuncts, read_bytes, relabelled, walk_own
 
 INSERT = "3"
 LEFT, RIGHT = "1", "3"
@@ -36,8 +36,7 @@ def has_limit_one(query: Node) -> bool:
     ]
     if len(constants) != 1 or constants[0].get("constisnull") != "false":
         return False
-    value = [int(byte) & 255 for byte in constants[0]["constvalue"].strip("[] ").split()]
-    return int.from_bytes(bytes(value), "little") <= 1
+    return int.from_bytes(read_bytes(constants[0]), "little") <= 1
 
 
 def inserts_one(scope: Scope, used: set[str]) -> bool:
@@ -95,7 +94,8 @@ def entry_is_single(
     entry = scope.entry(number)
     if entry["rtekind"] == RELATION:
         columns = scope.catalog.columns
-        fixed = {columns[entry["relid"], n].name for n in fixed_columns(scope, number, conditions, single)}
+        numbers = fixed_columns(scope, number, conditions, single)
+        fixed = {column.name for n in numbers if (column := columns.get((entry["relid"], n)))}
         key = next(
             (key for key in scope.catalog.unique.get(entry["relid"], []) if set(key.columns) <= fixed), None
         )
@@ -116,13 +116,6 @@ def fixed_columns(scope: Scope, number: str, conditions: list[Condition], single
             ours = column[""] == "VAR" and (column["varno"], column["varlevelsup"]) == (number, "0")
             if ours and is_known(value, single):
                 yield column["varattno"]
-
-
-def relabelled(expression: Node) -> Node:
-    """Return an expression without the casts that leave its value as it is: '05'::int is 5, but not '5'."""
-    while expression[""] == "RELABELTYPE":
-        expression = expression["arg"]
-    return expression
 
 
 CALLS = ("FUNCEXPR", "SUBLINK", "QUERY", "NEXTVALUEEXPR")

@@ -1,15 +1,13 @@
-"""What a query's columns are made of: whether they may be null, and which tables' columns are in them."""
+"""One query and those within it: what its columns are, and whether they may be null."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
-from msgspec import Struct
-
-from svc.check.tree import WRAPPERS, Node, conjuncts, unwrap, walk, walk_own
-from svc.postgres.catalog import Column, UniqueKey
+from svc.check.schema import Catalog
+from svc.check.tree import WRAPPERS, Node, conjuncts, has_null, unwrap, walk_own
 
 UPDATE, MERGE = "2", "5"
-RELATION, SUBQUERY, JOIN, VALUES, CTE, GROUP = "0", "1", "2", "5", "6", "9"
+RELATION, SUBQUERY, JOIN, FUNCTION, VALUES, CTE, GROUP = "0", "1", "2", "3", "5", "6", "9"
 """Kinds of statements and of range table entries (PostgreSQL, nodes/nodes.h and nodes/parsenodes.h)."""
 
 TOTAL_OPERATORS = frozenset(
@@ -45,16 +43,6 @@ NEVER_NULL = (
 )  # fmt: skip
 
 
-class Catalog(Struct, frozen=True):
-    """The live schema, as far as the analysis looks at it."""
-
-    columns: Mapping[tuple[str, str], Column]
-    unique: Mapping[str, list[UniqueKey]]
-    functions: Mapping[str, str]
-    operators: Mapping[str, str]
-    constraints: Mapping[str, list[str]]
-
-
 class Scope:
     """One query, and the queries around it."""
 
@@ -66,12 +54,20 @@ class Scope:
         self.nullable_parameters = nullable_parameters
         self.outer = outer
         self._known: dict[int, bool] = {}
-        self._visiting: set[int | None] = set()
-        self._tables: dict[str, Scope] = {}
+        self._inside: dict[int, Scope] = {}
 
     def inside(self, query: Node) -> "Scope":
-        """Return a query within this one."""
-        return Scope(query, self.catalog, self.nullable_parameters, self)
+        """Return a query within this one: the same object each time, which keeps what is known."""
+        if id(query) not in self._inside:
+            self._inside[id(query)] = Scope(query, self.catalog, self.nullable_parameters, self)
+        return self._inside[id(query)]
+
+    def walk(self) -> "Iterator[Scope]":
+        """Yield this query and all within it."""
+        yield self
+        for node in walk_own([*self.query.values()]):
+            if node[""] == "QUERY":
+                yield from self.inside(node).walk()
 
     @property
     def targets(self) -> list[Node]:
@@ -125,17 +121,23 @@ class Scope:
         return self._call_may_be_null(kind, expression)
 
     def _call_may_be_null(self, kind: str, expression: Node) -> bool:
-        if kind in ("BOOLEXPR", "ROWCOMPAREEXPR"):
-            parts = expression["args"] if kind == "BOOLEXPR" else expression["largs"] + expression["rargs"]
-            return any(map(self.may_be_null, parts))
+        if kind == "BOOLEXPR":
+            return any(map(self.may_be_null, expression["args"]))
+        if kind == "ROWCOMPAREEXPR":
+            return any(map(self.may_be_null, expression["largs"] + expression["rargs"]))
         if kind == "FUNCEXPR":
             arguments: list[Node] = expression["args"] or []
             return not self._is_total(expression, arguments) or any(map(self.may_be_null, arguments))
+        return self._operation_may_be_null(kind, expression)
+
+    def _operation_may_be_null(self, kind: str, expression: Node) -> bool:
         if kind == "SQLVALUEFUNCTION":
             return expression["type"] not in TIMES
         if kind == "OPEXPR":
             total = self.catalog.operators.get(expression["opno"]) in TOTAL_OPERATORS
             return not total or any(map(self.may_be_null, expression["args"]))
+        if kind == "SCALARARRAYOPEXPR":
+            return self._search_may_be_null(expression)
         if kind == "AGGREF":
             return self._aggregate_may_be_null(expression)
         if kind == "WINDOWFUNC":
@@ -143,6 +145,18 @@ class Scope:
         if kind == "SUBLINK":
             return self._sublink_may_be_null(expression)
         return True
+
+    def _search_may_be_null(self, search: Node) -> bool:
+        """Return whether `x = any (…)` may be null: also where an element is, and no other one decides."""
+        total = self.catalog.operators.get(search["opno"]) in TOTAL_OPERATORS
+        value, array = search["args"]
+        return not total or self.may_be_null(value) or self._may_hold_null(array)
+
+    def _may_hold_null(self, array: Node) -> bool:
+        """Return whether an array is null, or an element of it; what is not written out may be."""
+        if array[""] == "CONST":
+            return array["constisnull"] == "true" or has_null(array)
+        return array[""] != "ARRAYEXPR" or any(map(self.may_be_null, array["elements"] or []))
 
     def _is_total(self, call: Node, arguments: list[Node]) -> bool:
         """Return whether a function gives no null when it is given none; some do so for some types alone."""
@@ -191,12 +205,14 @@ class Scope:
         if int(column) <= 0:
             return False
         if kind == RELATION:
-            return not self.catalog.columns[entry["relid"], column].not_null
+            known = self.catalog.columns.get((entry["relid"], column))
+            return known is None or not known.not_null
         if kind in (JOIN, GROUP):
             return self.may_be_null(entry["joinaliasvars" if kind == JOIN else "groupexprs"][int(column) - 1])
         if kind == VALUES:
             return any(self.may_be_null(row[int(column) - 1]) for row in entry["values_lists"])
-        if inner := self.inner(entry):
+        inner = self.inner(entry)
+        if inner and int(column) <= len(inner.targets):  # else one that `search` or `cycle` made
             return inner.column_may_be_null(int(column) - 1)
         return True
 
@@ -210,11 +226,13 @@ class Scope:
         return None
 
     def common_table(self, name: str) -> "Scope":
-        """Return a common table expression; the same object each time, so that recursion ends."""
-        if name not in self._tables:
-            query = next(c["ctequery"] for c in self.query["cteList"] if c["ctename"] == name)
-            self._tables[name] = self.inside(query)
-        return self._tables[name]
+        """Return the query of a common table expression."""
+        return self.inside(self.find_common_table(name)["ctequery"])
+
+    def find_common_table(self, name: str) -> Node:
+        """Return a common table expression."""
+        found: Node = next(table for table in self.query["cteList"] if table["ctename"] == name)
+        return found
 
     def ancestor(self, levels: str) -> "Scope":
         """Return the query so many levels up."""
@@ -241,52 +259,3 @@ class Scope:
                 if part[""] == "VAR" and part["varlevelsup"] == "0":
                     found.add((part["varno"], part["varattno"]))
         return found
-
-    # Origins
-
-    def origins(self, expression: Any) -> set[Column]:
-        """Return every column of a table that has a part in an expression's value, sub-queries included."""
-        found: set[Column] = set()
-        for node in walk_own(expression):
-            if node[""] == "VAR":
-                scope = self.ancestor(node["varlevelsup"])
-                found |= scope.entry_origins(node["varno"], node["varattno"])
-            elif node[""] == "QUERY":
-                found |= self.inside(node).all_origins()
-        return found
-
-    def entry_origins(self, number: str, column: str) -> set[Column]:
-        """Return the columns of tables behind a column of a range table's entry; all of a whole row's."""
-        entry = self.entry(number)
-        kind, index = entry["rtekind"], int(column) - 1
-        if kind == RELATION:
-            known = self.catalog.columns
-            if index < 0:
-                return {column_ for key, column_ in known.items() if key[0] == entry["relid"]}
-            return {known[entry["relid"], column]}
-        if kind in (JOIN, GROUP):
-            return self.origins(entry["joinaliasvars" if kind == JOIN else "groupexprs"])
-        inner = self.inner(entry)
-        if inner is None:
-            return self.origins([entry.get("values_lists"), entry.get("functions")])
-        return inner.all_origins(None if index < 0 else index)
-
-    def all_origins(self, index: int | None = None) -> set[Column]:
-        """Return the columns of tables behind what comes out: at `index`, from 0, or all of it."""
-        if index in self._visiting:  # a recursive query refers to itself
-            return set()
-        self._visiting.add(index)
-        try:
-            return set[Column]().union(*self._leaf_origins(index))
-        finally:
-            self._visiting.discard(index)
-
-    def _leaf_origins(self, index: int | None) -> Iterator[set[Column]]:
-        if operations := self.query["setOperations"]:
-            number = "0" if index is None else str(index + 1)
-            for node in walk(operations):
-                if node[""] == "RANGETBLREF":
-                    yield self.entry_origins(node["rtindex"], number)
-        else:
-            for target in self.targets if index is None else [self.targets[index]]:
-                yield self.origins(target["expr"])

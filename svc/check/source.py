@@ -7,6 +7,7 @@ from pathlib import Path
 
 from svc.check.findings import Finding, describe_mismatch, find, name_file
 from svc.config import CHECKOUT, find_folder
+from svc.postgres.secret import Secret
 from svc.postgres.snippets import TOKEN, Snippets, find_references, split_file
 from svc.postgres.statements import Query, QueryError, load
 
@@ -16,12 +17,13 @@ DRIVER = {
     "postgres/errors.py": "translates the driver's exceptions",
     "postgres/migrations.py": "hands the migrations to yoyo, which runs them through psycopg",
     "check/prove.py": "prepares queries",
+    "check/schema.py": "has statements analysed",
     "check/laboratory.py": "fills scratch tables and explains queries",
     "check/rollout.py": "prepares another release's queries",
 }
 """The only files that may import a driver, and why."""
 
-SENDERS = ("check/prove.py", "check/laboratory.py", "check/rollout.py", "check/command.py")
+SENDERS = ("check/prove.py", "check/schema.py", "check/laboratory.py", "check/rollout.py", "check/command.py")
 """The files that send text of their own, to a scratch database; connection.py sends that of queries."""
 
 DRIVERS = frozenset(["asyncpg", "psycopg", "psycopg2", "yoyo"])
@@ -44,11 +46,14 @@ STAR = re.compile(
     r"(?:\bselect\s+(?:all\s+|distinct\s+(?:on\s*\([^)]*\)\s*)?)?|\breturning\s+|,\s*|\.\s*)\*", re.IGNORECASE
 )
 
+SECRET, MANGLED = Secret.__module__, f"_{Secret.__name__}__"
+"""The module of what is secret, and how the names of its insides begin."""
+
 PACKAGE = Path(__file__).parent.parent
 
 
-def check_source(queries: Sequence[Query]) -> list[Finding]:
-    """Find everything that the source shows, without a database."""
+def check_source(queries: Sequence[Query], revealer: str = "") -> list[Finding]:
+    """Find everything that the source shows, without a database; `revealer` is the module that may reveal."""
     found: list[Finding] = []
     used: set[str] = set()
     names = {query.name for query in queries}
@@ -56,6 +61,7 @@ def check_source(queries: Sequence[Query]) -> list[Finding]:
         nodes = [*ast.walk(ast.parse(path.read_text(encoding="utf-8")))]
         used |= {node.attr for node in nodes if isinstance(node, ast.Attribute)}
         found += check_module(path, nodes)
+        found += check_revealing(path, nodes, revealer)
         found += check_transactions(path, nodes, names)
     found += [find(q, "unused", "a call of the query", "none in svc/") for q in queries if q.name not in used]
     found += [finding for query in queries for finding in find_stars(query)]
@@ -78,6 +84,26 @@ def check_module(path: Path, nodes: Sequence[ast.AST]) -> list[Finding]:
         if expected:
             found.append(report(path, node, expected, ast.unparse(node)[:80]))
     return sorted(found, key=lambda finding: (finding.line, finding.column))
+
+
+def check_revealing(path: Path, nodes: Sequence[ast.AST], revealer: str) -> Iterator[Finding]:
+    """Find a secret's value on its way out of it, but in the one module that a resource names for that."""
+    name = path.relative_to(PACKAGE.parent).with_suffix("").as_posix().replace("/", ".")
+    if name in (SECRET, revealer):
+        return
+    expected = f"what is secret revealed in {revealer or 'no module'} alone"
+    for node in nodes:
+        revealing = set[str]()
+        if isinstance(node, ast.ImportFrom):
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            revealing = names & {f"{SECRET}.reveal", f"{SECRET}.*", SECRET}
+        elif isinstance(node, ast.Import):
+            revealing = {alias.name for alias in node.names} & {SECRET}
+        else:
+            text = getattr(node, "attr", None) or getattr(node, "value", None)
+            revealing |= {text} if isinstance(text, str) and MANGLED in text else set()
+        if revealing:
+            yield report(path, node, expected, ast.unparse(node))
 
 
 def check_transactions(path: Path, nodes: Sequence[ast.AST], names: Set[str]) -> Iterator[Finding]:

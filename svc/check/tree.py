@@ -16,11 +16,15 @@ Node = dict[str, Any]
 TOKEN = re.compile(r'[{}()]|\[[^\]]*\]|"(?:\\.|[^"\\])*"|(?:\\.|[^\s(){}\\])+')
 
 
-def parse_tree(text: str) -> Node:
-    """Read the one query of a function body, as `pg_proc.prosqlbody` prints it."""
+def parse_tree(text: str) -> Any:
+    """Read what PostgreSQL prints of a tree: a node, or a list."""
     tokens = iter(TOKEN.findall(text))
-    ((query,),) = read_value(next(tokens), tokens)
-    return query  # type: ignore[no-any-return]
+    return read_value(next(tokens), tokens)
+
+
+def parse_queries(text: str) -> list[Node]:
+    """Read the queries of a function's body or of a view, in order."""
+    return [node for node in walk_own(parse_tree(text)) if node[""] == "QUERY"]
 
 
 def read_value(token: str, tokens: Iterator[str]) -> Any:
@@ -51,6 +55,11 @@ def read_node(tokens: Iterator[str]) -> Node:
     return node
 
 
+def listed(value: Any) -> list[Node]:
+    """Return a list of nodes, which may be `<>`."""
+    return cast("list[Node]", value or [])
+
+
 def walk(value: Any, *, into_queries: bool = True) -> Iterator[Node]:
     """Yield every node in a value, outermost first; what is in queries, another scope, may be left out."""
     if isinstance(value, dict):
@@ -74,9 +83,26 @@ WRAPPERS = (
 """Casts and the like, which make no null of what is none."""
 
 
+def read_bytes(constant: Node) -> bytes:
+    """Return the bytes of a constant that is not null."""
+    return bytes(int(byte) & 255 for byte in str(constant["constvalue"]).strip("[] ").split())
+
+
+def has_null(array: Node) -> bool:
+    """Return whether a constant array holds a null: it says then where its data begins (utils/array.h)."""
+    return read_bytes(array)[8:12] != bytes(4)
+
+
 def unwrap(expression: Node) -> Node:
     """Return an expression without the casts around it that change no null."""
     while expression[""] in WRAPPERS:
+        expression = expression["arg"]
+    return expression
+
+
+def relabelled(expression: Node) -> Node:
+    """Return an expression without the casts that leave its value as it is: '05'::int is 5, but not '5'."""
+    while expression[""] == "RELABELTYPE":
         expression = expression["arg"]
     return expression
 

@@ -11,6 +11,7 @@ from uuid import UUID
 from msgspec import Meta, Raw, UnsetType
 
 from svc.http.fields import JsonObject
+from svc.postgres.secret import Secret
 
 INTEGERS = {"int2": 2**15, "int4": 2**31, "int8": 2**63}
 
@@ -39,6 +40,11 @@ def split_optional(type_: Any) -> tuple[Any, bool]:
         return type_, False
     parts = [part for part in get_args(type_) if part not in (NoneType, UnsetType)]
     return (parts[0] if len(parts) == 1 else Union[tuple(parts)]), len(parts) < len(get_args(type_))  # noqa: UP007
+
+
+def split_secret(type_: Any) -> tuple[Any, bool]:
+    """Return what a Secret holds, and whether it is one."""
+    return (get_args(type_)[0], True) if get_origin(type_) is Secret else (type_, False)
 
 
 def describe(type_: Any) -> str:

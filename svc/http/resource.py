@@ -119,7 +119,8 @@ class Resource(Struct, frozen=True, kw_only=True):
     says what each of its scopes allows. `offline_queries` are those that its commands alone run: a running
     service neither proves nor misses them. `lifespan` surrounds the life of the service. `welcome` is asked
     once, on the first start of an embedded database, with the service's address, and `examples` are lines
-    for a shell that it may show, with `{address}` and `$KEY` in them. One resource has the `authenticator`.
+    for a shell that it may show, with `{address}` and `$KEY` in them. One resource has the `authenticator`,
+    and one names the `revealer`, the module that alone may look at what is secret.
     """
 
     operations: Sequence[Operation] = ()
@@ -129,6 +130,7 @@ class Resource(Struct, frozen=True, kw_only=True):
     scopes: Mapping[str, str] = {}
     commands: Sequence[Command] = ()
     authenticator: Authenticator | None = None
+    revealer: str = ""
     lifespan: Lifespan | None = None
     welcome: Welcome | None = None
     examples: str = ""

@@ -11,7 +11,7 @@ from svc.postgres.queries import Queries
 
 
 class Column(Struct, frozen=True):
-    """A column of a table; `own` tells ours from PostgreSQL's."""
+    """A column of a table, by its name as SQL writes it; `own` tells ours from PostgreSQL's."""
 
     relation: int
     number: int
@@ -24,6 +24,7 @@ class Column(Struct, frozen=True):
     has_default: bool
     foreign_key: bool
     own: bool
+    row_of: int | None
 
     def __str__(self) -> str:
         return f"{self.table_name}.{self.name}"
@@ -65,6 +66,42 @@ class Named(Struct, frozen=True):
     name: str
 
 
+class Tree(Struct, frozen=True):
+    """What PostgreSQL keeps of a view."""
+
+    relation: int
+    tree: str
+
+
+class ColumnTree(Struct, frozen=True):
+    """What a column is computed by."""
+
+    relation: int
+    number: int
+    tree: str
+
+
+class Parent(Struct, frozen=True):
+    """A table, and one that it inherits from."""
+
+    relation: int
+    parent: int
+
+
+class Routine(Struct, frozen=True):
+    """A function, with what can be read of its body."""
+
+    number: int
+    name: str
+    language: str
+    source: str
+    tree: str | None
+    plain: bool
+    arguments: str | None
+    result: str | None
+    parts: list[int]
+
+
 class EnumLabels(Struct, frozen=True):
     """An enum's labels, in order."""
 
@@ -82,6 +119,11 @@ class CatalogQueries(Queries, Protocol, file="catalog.sql"):
     async def list_operators(self) -> list[Named]: ...
     async def list_enum_labels(self) -> list[EnumLabels]: ...
     async def get_function_body(self, *, name: str) -> str | None: ...
+    async def list_views(self, *, relations: list[int]) -> list[Tree]: ...
+    async def list_own_views(self) -> list[int]: ...
+    async def list_parents(self) -> list[Parent]: ...
+    async def list_generated(self) -> list[ColumnTree]: ...
+    async def list_routines(self) -> list[Routine]: ...
 
 
 class Facts(Struct, frozen=True):
@@ -103,14 +145,35 @@ Proven = Mapping[str, Facts]
 PROVEN = find_folder("queries") / "proven.json"
 
 
-def read_proven() -> Proven:
-    """Return what `svc check` proved last; nothing where it never ran."""
-    if not PROVEN.exists():
-        return {}
+class Written(Struct, frozen=True, forbid_unknown_fields=True):
+    """The file: the columns that were marked secret, by name, and the facts of each query."""
+
+    secrets: list[str]
+    queries: dict[str, Facts]
+
+
+def read_written() -> Written:
+    """Return what `svc check` wrote down last; nothing where it never ran."""
     try:
-        return msgspec.json.decode(PROVEN.read_bytes(), type=dict[str, Facts])
-    except msgspec.DecodeError:  # of another release's form, or a merge that went wrong
-        return {}
+        return decode_written(PROVEN.read_bytes())
+    except (
+        FileNotFoundError,
+        msgspec.DecodeError,
+    ):  # or of another release's form, or a merge that went wrong
+        return Written([], {})
+
+
+def decode_written(data: bytes) -> Written:
+    """Decode the file. Raises msgspec.DecodeError."""
+    try:
+        return msgspec.json.decode(data, type=Written)
+    except msgspec.ValidationError:  # as it was before it named secrets
+        return Written([], msgspec.json.decode(data, type=dict[str, Facts]))
+
+
+def read_proven() -> Proven:
+    """Return the facts of each query that `svc check` proved last."""
+    return read_written().queries
 
 
 async def find_drift(queries: CatalogQueries) -> list[str]:

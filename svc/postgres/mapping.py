@@ -8,6 +8,8 @@ from typing import Any, get_args, get_origin, get_type_hints
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
+from svc.postgres.secret import Secret
+
 Arrange = Callable[[dict[str, object]], Sequence[object]]
 """From the arguments of a call to those of the statement."""
 
@@ -25,7 +27,20 @@ def find_struct(type_: Any) -> type[Struct] | None:
 
 def make_row(type_: Any) -> Callable[..., object]:
     """Return what makes a row's value of its columns: the struct, or for a scalar its only column."""
-    return type_ if is_struct(type_) else identity
+    make: Callable[..., object] = type_ if is_struct(type_) else identity
+    wrap = find_secrets(type_)
+    return (lambda *columns: make(*map(conceal, wrap, columns))) if any(wrap) else make
+
+
+def find_secrets(type_: Any) -> list[bool]:
+    """Return of each column of a row whether it is a Secret."""
+    hints = get_type_hints(type_).values() if is_struct(type_) else [type_]
+    return [any(get_origin(part) is Secret for part in (hint, *get_args(hint))) for hint in hints]
+
+
+def conceal(secret: bool, value: object) -> object:
+    """Return a value, as a Secret if it is one; null is none."""
+    return Secret(value) if secret and value is not None else value
 
 
 def identity(value: object) -> object:
@@ -33,7 +48,7 @@ def identity(value: object) -> object:
     return value
 
 
-def make_gather(struct: type[Struct]) -> Callable[[Iterable[Any]], list[Struct]]:
+def make_gather(struct: type[Struct]) -> Callable[[Iterable[Any]], list[object]]:
     """Make a function from a row of arrays to one struct for each place; an array that is null is of nulls.
 
     Nulls at the end are left to the fields' defaults, where these are None: to give 101 users no profile
@@ -41,15 +56,16 @@ def make_gather(struct: type[Struct]) -> Callable[[Iterable[Any]], list[Struct]]
     """
     fields = enumerate(msgspec.structs.fields(struct), 1)
     needed = max((number for number, field in fields if field.default is not None), default=0)
+    make = make_row(struct)
 
-    def gather(row: Iterable[Any]) -> list[Struct]:
+    def gather(row: Iterable[Any]) -> list[object]:
         columns = [*row]
         while len(columns) > needed and columns[-1] is None:
             del columns[-1]
         if None in columns:
             count = len(columns[0])
             columns = [repeat(None, count) if column is None else column for column in columns]
-        return [*map(struct, *columns)]
+        return [*map(make, *columns)]
 
     return gather
 

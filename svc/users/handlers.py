@@ -18,6 +18,7 @@ from svc.http.resource import Resource, Service
 from svc.postgres.batching import Ids, ReadBatcher, WriteBatcher, batch_by_id
 from svc.postgres.queries import Queries
 from svc.postgres.queueing import Limits
+from svc.postgres.secret import Secret
 from svc.users.constraints import CONSTRAINTS, EMAIL_TAKEN
 from svc.users.rows import StoredUser
 from svc.users.scopes import READ, SCOPES, WRITE
@@ -74,7 +75,7 @@ class FirstAnswer(Struct, frozen=True):
     email: str
     display_name: str | None
     created_at: str
-    hashed_password: str
+    hashed_password: Secret[str]
     same_body: bool
 
 

@@ -79,7 +79,7 @@ def check(made: Made, method: Any, statement: str, kind: str = "columns", header
     signature = read_signature("made", method)
 
     async def work(connection: Connection) -> list[Finding]:
-        found = await Proof(connection, made[1], query, signature).run({Team})
+        found = await Proof(connection, made[1], query, signature).run()
         return [*found, *await Experiment(connection, made[1], query, signature).run()]
 
     async def run() -> list[Finding]:

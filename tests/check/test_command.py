@@ -136,6 +136,23 @@ def make_many_mistakes(checkout: Path) -> Ran:
     return check(checkout, "--json")
 
 
+def let_a_secret_out(checkout: Path) -> Ran:
+    """Queries that serve users show the hash as the name."""
+    names = "{row}, case when :with_profile then profile end as profile"
+    shown = names.replace(
+        "{row}",
+        "id, email, hashed_password as display_name, is_active, rfc3339(created_at) as created_at, version",
+    )
+    edit(checkout / "queries/users.sql", names, shown)
+    return check(checkout, "--json")
+
+
+def lose_a_mark(checkout: Path, *arguments: str) -> Ran:
+    mark = "comment on column users.hashed_password is 'secret'"
+    edit(checkout / "migrations/0002_create_users.sql", mark, mark.replace("secret", "secert"))
+    return check(checkout, "--json", *arguments)
+
+
 def make_files_unreadable(checkout: Path) -> Ran:
     append(checkout / "queries/api_keys.sql", "-- name: get_api_key :one", "-- The second one.", "select 1;")
     append(checkout / "queries/loose.sql", "select 1;")
@@ -179,6 +196,9 @@ SCENARIOS = {
     "one mistake": make_one_mistake,
     "many mistakes": make_many_mistakes,
     "unreadable files": make_files_unreadable,
+    "a secret let out": let_a_secret_out,
+    "a lost mark": lose_a_mark,
+    "an accepted loss": lambda checkout: lose_a_mark(checkout, "--accept"),
 }
 After = Callable[[str], Ran]
 
@@ -264,6 +284,26 @@ def test_all_mistakes_are_found_in_one_run_and_nothing_else(after: After) -> Non
     assert sorted(found - expected) == [], "told in vain"
     loose = ran.place("nullability", users, "get_first_answer", "select user_id, email")
     assert ran.find(warning=True) == [loose]
+
+
+def test_a_secret_that_a_query_gives_out_is_an_error_at_its_column(after: After) -> None:
+    ran = after("a secret let out")
+    shown = "hashed_password as display_name"  # in a snippet that two queries use
+    assert ran.find() == [
+        ran.place("secret", "queries/users.sql", name, shown) for name in ("get_user", "get_user_by_email")
+    ]
+
+
+def test_a_lost_mark_is_an_error_until_it_is_accepted(after: After) -> None:
+    lost, accepted = after("a lost mark"), after("an accepted loss")
+    assert lost.find() == [("secret", "queries/proven.json", 1, "-")]
+    assert "users.hashed_password is marked secret" in lost.out
+    marks = [
+        msgspec.json.decode((ran.checkout / "queries/proven.json").read_bytes())["secrets"]
+        for ran in (lost, accepted)
+    ]
+    assert [name for name in marks[0] if name not in marks[1]] == ["users.hashed_password"]
+    assert (accepted.code, accepted.find()) == (0, [])
 
 
 def test_a_file_that_cannot_be_read_is_a_finding_among_others(after: After) -> None:

@@ -4,21 +4,18 @@ import asyncio
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from decimal import Decimal
-from pathlib import Path
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import pytest
-from msgspec import Meta, Raw, Struct
+from msgspec import Meta, Raw
 
-from svc.check.findings import Finding
 from svc.check.prove import Proof, read_schema
 from svc.config import DatabaseUrl
 from svc.http.fields import JsonObject
 from svc.postgres.connection import connect
-from svc.postgres.queries import Signature, read_signature
-from svc.postgres.statements import Query, read_queries
-from tests.support import at, make_config, skip_before_18
+from tests.support import make_config
+from tests.support.proofs import having, pair, prove, prove_each
 
 SCHEMA = """
 create type mood as enum ('glad', 'sad');
@@ -51,42 +48,8 @@ create index members_email_idx on members (email);
 @pytest.fixture(scope="module")
 def made(server_url: DatabaseUrl, admin: Callable[[str], None]) -> Iterator[DatabaseUrl]:
     """A database with two tables that have a bit of everything."""
-    skip_before_18(server_url)
-    admin("create database bareline_check template template0")
-    url = at(server_url, "bareline_check")
-    asyncio.run(run_sql(url, SCHEMA))
-    yield url
-    admin("drop database bareline_check with (force)")
-
-
-async def run_sql(url: DatabaseUrl, text: str) -> None:
-    connection = await connect(make_config(url))
-    await connection.execute(text)
-    await connection.close()
-
-
-def pair(method: Any, statement: str, kind: str = "many", annotations: str = "") -> tuple[Query, Signature]:
-    """A query of a file, and its signature."""
-    text = f"-- name: {method.__name__} :{kind}\n{annotations}-- For a test.\n{statement};\n"
-    (query,) = read_queries(text, Path("made.sql")).values()
-    return query, read_signature(method.__name__, method)
-
-
-def prove(
-    url: DatabaseUrl, *pairs: tuple[Query, Signature], answered: frozenset[type] = frozenset()
-) -> list[Finding]:
-    """What is found of the queries without running them."""
-
-    async def run() -> list[Finding]:
-        connection = await connect(make_config(url))
-        try:
-            schema = await read_schema(connection)
-            proofs = [Proof(connection, schema, *pair) for pair in pairs]
-            return [finding for proof in proofs for finding in await proof.run(set(answered))]
-        finally:
-            await connection.close()
-
-    return asyncio.run(run())
+    with having(server_url, admin, SCHEMA) as url:
+        yield url
 
 
 async def rows(self: object) -> list[int]: ...
@@ -98,6 +61,11 @@ def test_a_statement_that_does_not_prepare_is_shown_at_its_place(made: DatabaseU
     (found,) = prove(made, pair(list_teams, "select id\nfrom teams\nwhere name = :name and nmae = :name"))
     assert (found.kind, found.file, found.line, found.column) == ("sql", "made.sql", 5, 24)
     assert str(found).splitlines()[-2:] == ["  | where name = :name and nmae = :name", "  |" + " " * 24 + "^"]
+
+
+def test_a_row_that_the_driver_cannot_read_is_a_finding(made: DatabaseUrl) -> None:
+    (found,) = prove(made, pair(rows, "select members from members"))
+    assert (found.kind, found.expected) == ("sql", "types that the driver reads")
 
 
 @pytest.mark.parametrize(
@@ -222,50 +190,9 @@ def test_one_row_is_proven_by_a_key_a_limit_or_an_aggregate(made: DatabaseUrl) -
     async def without(self: object) -> int: ...
 
     pairs = [pair(with_id if ":id" in statement else without, statement, "one") for _, statement in SINGLE]
-    unproven = [
-        statement for (_, statement), pair_ in zip(SINGLE, pairs, strict=True) if is_unproven(made, pair_)
-    ]
+    found = [{finding.kind for finding in found} for found in prove_each(made, pairs)]
+    unproven = [s for (_, s), kinds in zip(SINGLE, found, strict=True) if "cardinality" in kinds]
     assert unproven == [statement for single, statement in SINGLE if not single]
-
-
-def is_unproven(url: DatabaseUrl, pair: tuple[Query, Signature]) -> bool:
-    return "cardinality" in {finding.kind for finding in prove(url, pair)}
-
-
-class Secretive(Struct):
-    id: int
-    token: bytes | None
-
-
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "select id, token from teams",
-        "select id, token || 'x' as token from teams",
-        "select id, (select max(t.token) from teams t) as token from teams",
-        "with x as (select id, token from teams) select id, token from x",
-        "select x.id, x.token from (select id, sha256(token) as token from teams) x",
-        "select id, null::bytea as token from teams union all select id, token from teams",
-        "update teams set motto = 'x' returning id, token",
-        "with x as (update teams set motto = 'x' returning id, token) select id, token from x",
-        "select m.id, x.token from members m cross join lateral (select token from teams) x",
-        "select id, convert_to(row_to_json(teams)::text, 'UTF8') as token from teams",
-        "select id, case when token is null then ''::bytea end as token from teams",
-    ],
-)
-def test_a_secret_column_is_followed_into_a_response(made: DatabaseUrl, statement: str) -> None:
-    async def list_teams(self: object) -> list[Secretive]: ...
-
-    kinds = {f.kind: f for f in prove(made, pair(list_teams, statement), answered=frozenset({Secretive}))}
-    assert kinds["secret"].found == "token is made of teams.token"
-    assert "secret" not in {f.kind for f in prove(made, pair(list_teams, statement))}
-
-
-def test_a_secret_in_a_condition_is_no_secret_in_a_response(made: DatabaseUrl) -> None:
-    async def list_teams(self: object, *, token: bytes) -> list[Secretive]: ...
-
-    statement = "select id, null::bytea as token from teams where token = :token"
-    assert prove(made, pair(list_teams, statement), answered=frozenset({Secretive})) == []
 
 
 Small = Annotated[int, Meta(ge=0, le=100)]

@@ -46,7 +46,7 @@ def prove(url: DatabaseUrl, here: str, there: str) -> list[Finding]:
     async def run() -> list[Finding]:
         connection = await connect(make_config(url))
         try:
-            return await Proof(connection, await read_schema(connection), query, signature).run({Row})
+            return await Proof(connection, await read_schema(connection), query, signature).run()
         finally:
             await connection.close()
 

@@ -13,6 +13,7 @@ from svc.postgres.statements import Query, read_queries
 from tests.support import RESOURCES
 
 QUERIES = collect_queries(RESOURCES, offline=True)
+(REVEALER,) = (resource.revealer for resource in RESOURCES if resource.revealer)
 
 
 def find_in(text: str, file: str = "extra.py") -> list[Finding]:
@@ -143,20 +144,20 @@ def imports_driver(text: str) -> bool:
 
 
 def test_the_service_itself_is_clean() -> None:
-    assert [str(finding) for finding in check_source(read_real())] == []
+    assert [str(finding) for finding in check_source(read_real(), REVEALER)] == []
 
 
 def test_a_query_that_nobody_calls_is_found_at_its_line() -> None:
     text = "-- The first.\n\n-- name: get_nothing :one\n-- Nobody's.\nselect 1 as one;\n"
     (query,) = read_queries(text, Path("made.sql")).values()
-    (found,) = check_source([*read_real(), query])
+    (found,) = check_source([*read_real(), query], REVEALER)
     assert (found.kind, found.file, found.line, found.query) == ("unused", "made.sql", 3, "get_nothing")
 
 
 def test_a_file_that_no_class_binds_is_found_query_by_query() -> None:
     real = read_real()
     left_out = [query for query in real if query.path.name == "api_keys.sql"]
-    found = check_source([query for query in real if query not in left_out])
+    found = check_source([query for query in real if query not in left_out], REVEALER)
     assert places(found) == [("signature", "queries/api_keys.sql", q.line, q.name) for q in left_out]
     assert {finding.expected for finding in found} == {"a class with file='api_keys.sql'"}
 

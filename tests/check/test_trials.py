@@ -90,7 +90,7 @@ def check(filled: Filled, pair: Pair) -> list[Finding]:
     """What shows before it is run, and then when it is."""
 
     async def work(connection: Connection) -> list[Finding]:
-        proven = await Proof(connection, filled[1], *pair).run(set())
+        proven = await Proof(connection, filled[1], *pair).run()
         return [*proven, *await Experiment(connection, filled[1], *pair).run()]
 
     return run(filled[0], work)

@@ -1,7 +1,7 @@
 """Wiring: what was forgotten ends a start, and is a finding of `svc check`, by name."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,7 @@ from svc.config import Config
 from svc.http.application import make_app
 from svc.http.operations import Operation
 from svc.http.problems import OURS
-from svc.http.resource import MACHINERY, Outline, Resource
+from svc.http.resource import MACHINERY
 from svc.http.resource import Service as Parts
 from svc.http.wiring import WiringError, find_mistakes
 from svc.postgres.catalog import Proven, read_proven
@@ -195,19 +195,19 @@ def test_the_check_of_a_whole_service_finds_it_too(config: Config) -> None:
     assert finding.found == "things:own"
 
 
-async def prove(config: Config, resources: Sequence[Resource]) -> tuple[list[Finding], set[str]]:
+async def prove(config: Config) -> tuple[list[Finding], set[str]]:
     """Prove the queries of things; return what was found, and the constraints that they may break."""
     connection = await connect(config)
     try:
-        findings, facts = await prove_all(connection, ThingQueries.pairs(), resources)
+        findings, proven = await prove_all(connection, ThingQueries.pairs())
     finally:
         await connection.close()
-    breakable = {name for fact in facts.values() for name in fact.constraints}
+    breakable = {name for fact in proven.queries.values() for name in fact.constraints}
     return findings, breakable
 
 
 def test_what_is_taken_as_proven_of_things_can_be_proven(config: Config) -> None:
     skip_before_18(str(config.database_url))
-    findings, breakable = asyncio.run(prove(config, [build(Outline(config))]))
+    findings, breakable = asyncio.run(prove(config))
     assert {(finding.query, finding.kind) for finding in findings} == UNFIT
     assert breakable == {name for fact in PROVEN.values() for name in fact.constraints}

@@ -257,7 +257,7 @@ async def judge(
         await connection.execute(mutant.statement)
         after = await read_shapes(connection, pairs)
         hit = {name for name, shape in before.items() if shape != after[name]} | (mutant.hit & before.keys())
-        findings, _ = await prove_all(connection, pairs, RESOURCES, filled=True)
+        findings, _ = await prove_all(connection, pairs, filled=True)
     finally:
         await connection.close()
     return Verdict(mutant, hit, {finding.query for finding in findings} - {"-"})

@@ -14,6 +14,7 @@ from svc.accounts.passwords import Password, Passwords
 from svc.config import Config, DatabaseUrl
 from svc.http.emails import Email
 from svc.http.fields import JsonObject
+from svc.postgres.secret import Secret
 from svc.users.seed import PASSWORD
 from tests.support import at, make_config
 from tests.support.seeds import Sql, ask, digest, fill
@@ -192,7 +193,7 @@ def test_every_thousandth_has_the_known_password_and_no_other(seeded: Sql) -> No
     async def verify(*tries: tuple[str, str]) -> list[bool]:
         passwords = Passwords(Config())
         try:
-            return [await passwords.verify(hashed, Password(password)) for hashed, password in tries]
+            return [await passwords.verify(Secret(hashed), Password(password)) for hashed, password in tries]
         finally:
             passwords.close()
 
