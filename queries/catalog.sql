@@ -116,12 +116,22 @@ where c.relkind in ('v', 'm') and {is_ours};
 select inhrelid::bigint as relation, inhparent::bigint as parent
 from pg_inherits;
 
--- name: list_generated :many
--- Every column that is computed of others, with its expression, analysed.
-select d.adrelid::bigint as relation, d.adnum::bigint as number, d.adbin::text as tree
-from pg_attrdef as d
-join pg_attribute as a on a.attrelid = d.adrelid and a.attnum = d.adnum
-where a.attgenerated <> '';
+-- name: list_expressions :many
+-- Every column that has a default or is computed of others, with its expression, analysed.
+select adrelid::bigint as relation, adnum::bigint as number, adbin::text as tree
+from pg_attrdef;
+
+-- name: list_references :many
+-- @not_null: number, other
+-- Every column of a foreign key, with the column that has the same values.
+select
+    k.conrelid::bigint as relation,
+    pair.number::bigint as number,
+    k.confrelid::bigint as referred,
+    pair.other::bigint as other
+from pg_constraint as k
+cross join unnest(k.conkey, k.confkey) as pair (number, other)
+where k.contype = 'f';
 
 -- name: list_routines :many
 -- Every function of ours: its body as text or, where PostgreSQL has analysed it, as a tree; of an aggregate, the

@@ -214,7 +214,8 @@ class Proof:
         """Find secrets that come out, are written where all can read them, or decide which rows there are."""
         marked, used = read_marks(self.query.annotations.get("secret")), set[str]()
         fields = list(declared_columns(self.signature).values())
-        for index, target in enumerate(scope.targets):
+        explained = EXPLAIN.match(self.query.sql)  # a plan has expressions, and no values
+        for index, target in enumerate([] if explained else scope.targets):
             found = self.secrets.of_column(scope, index)
             used |= found
             type_, is_secret = split_secret(split_optional(fields[index])[0] if index < len(fields) else None)

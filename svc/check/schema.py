@@ -27,7 +27,8 @@ class Catalog(Struct, frozen=True):
     constraints: Mapping[str, list[str]]
     routines: Mapping[str, Routine]
     parents: Mapping[str, list[str]]
-    generated: Mapping[Key, Node]
+    expressions: Mapping[Key, Node]
+    references: Mapping[Key, list[Key]]
     views: dict[str, Node]
     """The queries of views, more of them as statements name them."""
 
@@ -44,10 +45,14 @@ async def read_catalog(connection: Connection) -> Catalog:
         constraints=group_constraints(await queries.list_constraints()),
         routines={str(routine.number): routine for routine in routines},
         parents=group((str(each.relation), str(each.parent)) for each in await queries.list_parents()),
-        generated={
+        expressions={
             (str(each.relation), str(each.number)): parse_tree(each.tree)
-            for each in await queries.list_generated()
+            for each in await queries.list_expressions()
         },
+        references=group(
+            ((str(each.relation), str(each.number)), (str(each.referred), str(each.other)))
+            for each in await queries.list_references()
+        ),
         views={},
     )
     await read_views(queries, catalog, set(map(str, await queries.list_own_views())))

@@ -117,11 +117,15 @@ class Secrets:
             number, column = divmod(int(expression["paramid"]), 2**16)
             sublinks = [n for n in walk_own(scope.query["targetList"]) if n.get("subLinkId") == str(number)]
             return NONE.union(*(self.of_column(scope.inside(n["subselect"]), column - 1) for n in sublinks))
-        called = (expression.get(field) for field in ("funcid", "opfuncid", "aggfnoid", "winfnoid"))
         return NONE.union(
-            *(self.of_routine(number) for number in called if number),
-            *(self.of(scope, part) for part in expression.values()),
+            *self._of_called(expression), *(self.of(scope, part) for part in expression.values())
         )
+
+    def _of_called(self, expression: Node) -> Iterator[Found]:
+        """Yield the secrets that the function of a call or of an operator reads."""
+        for field in ("funcid", "opfuncid", "aggfnoid", "winfnoid"):
+            if number := expression.get(field):
+                yield self.of_routine(number)
 
     def of_entry(self, scope: Scope, number: str, column: int) -> Found:
         """Return the secrets in a column of a range table's entry, or in all of it where that is 0."""
@@ -181,9 +185,12 @@ class Secrets:
             yield self.of_relation(str(column.row_of), 0)
         if relation in self.catalog.views:
             yield self.of_column(self._view(relation), int(number) - 1)
-        for node in walk(self.catalog.generated.get((relation, number))):
+        for node in walk(self.catalog.expressions.get((relation, number))):
             if node[""] == "VAR":
                 yield self.of_relation(relation, int(node["varattno"]))
+            yield from self._of_called(node)
+        for referred, other in self.catalog.references.get((relation, number), ()):
+            yield self.of_relation(referred, int(other))
         for other, same in self._namesakes(relation, column):
             yield self.of_relation(other, same)
 

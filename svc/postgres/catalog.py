@@ -74,11 +74,20 @@ class Tree(Struct, frozen=True):
 
 
 class ColumnTree(Struct, frozen=True):
-    """What a column is computed by."""
+    """What a column is computed by, or without a value."""
 
     relation: int
     number: int
     tree: str
+
+
+class Reference(Struct, frozen=True):
+    """A column of a foreign key, and the one that it refers to."""
+
+    relation: int
+    number: int
+    referred: int
+    other: int
 
 
 class Parent(Struct, frozen=True):
@@ -122,7 +131,8 @@ class CatalogQueries(Queries, Protocol, file="catalog.sql"):
     async def list_views(self, *, relations: list[int]) -> list[Tree]: ...
     async def list_own_views(self) -> list[int]: ...
     async def list_parents(self) -> list[Parent]: ...
-    async def list_generated(self) -> list[ColumnTree]: ...
+    async def list_expressions(self) -> list[ColumnTree]: ...
+    async def list_references(self) -> list[Reference]: ...
     async def list_routines(self) -> list[Routine]: ...
 
 

@@ -71,6 +71,7 @@ create function step(state text, n bigint) returns text language plpgsql
     as $$ begin return state || hash_of(n); end $$;
 create aggregate every_hash (bigint) (sfunc = step, stype = text, initcond = '');
 create function same(a bigint, b bigint) returns boolean language sql as 'select hash_of(a) = hash_of(b)';
+create table sessions (id bigint primary key, token bytea references people (token), label text default hash_of(1));
 create operator === (leftarg = bigint, rightarg = bigint, function = same);
 """
 
@@ -175,6 +176,9 @@ select card from payments
 select most_common_vals::text from pg_stats
 select stavalues1::text from pg_statistic
 select most_common_vals from pg_stats_ext
+select token from sessions
+select s from sessions s
+insert into sessions (id) values (1) returning label
 select array_agg(hash order by id) filter (where id > 1) from people group by name
 select hash from people group by hash, name
 select token from people group by grouping sets ((token), ())
@@ -309,6 +313,8 @@ select kind from events
 select (person).name from backups
 select (card).holder from payments
 select id from payments
+select id from sessions where token = convert_to(:given, 'UTF8')
+explain select hash from people
 select null_frac from pg_stats
 select relname from pg_class
 select table_name from information_schema.tables
