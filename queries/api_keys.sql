@@ -6,6 +6,7 @@ returning id;
 
 -- name: get_api_key :one
 -- @hot
+-- @not_null: scopes[]
 -- The key behind a token, if it may still be used.
 select id, scopes
 from api_keys
@@ -14,6 +15,7 @@ where key_hash = :key_hash
     and (expires_at is null or expires_at > now());
 
 -- name: list_api_keys :many
+-- @not_null: scopes[]
 -- All keys, oldest first, without anything that would let one in.
 select id, name, scopes, created_at, expires_at, revoked_at
 from api_keys

@@ -10,7 +10,23 @@ select
     a.attrelid::regclass::text as table_name,
     a.attname::text as name,
     format_type(a.atttypid, a.atttypmod) as type,
-    a.attnotnull as not_null,
+    -- One that is not valid yet holds for new rows alone, one that is not inherited not for parts of the table, and
+    -- a foreign table is believed what it says.
+    (a.attnotnull or t.typtype = 'd' and t.typnotnull)
+        and c.relkind <> 'f'
+        and not exists (
+            select from pg_constraint as k
+            where k.conrelid = a.attrelid
+                and k.contype = 'n'
+                and a.attnum = any(k.conkey)
+                and not (k.convalidated and (not k.connoinherit or not c.relhassubclass))
+        )
+        and not (c.relhassubclass and exists (
+            select from pg_inherits as h
+            join pg_class as p on p.oid = h.inhrelid
+            where h.inhparent = c.oid and p.relkind = 'f'
+        ))
+        as not_null,
     coalesce(col_description(a.attrelid, a.attnum) = 'secret', false) as secret,
     a.attidentity = 'a' or a.attgenerated <> '' as generated,
     a.atthasdef or a.attidentity <> '' as has_default,
@@ -47,6 +63,7 @@ join pg_class as c on c.oid = i.indrelid
 join pg_namespace as n on n.oid = c.relnamespace
 where i.indisunique
     and i.indisvalid
+    and i.indimmediate
     and i.indpred is null
     and i.indexprs is null
     and (c.relkind = 'p' or not exists (select from pg_inherits as h where h.inhparent = i.indrelid))
@@ -104,12 +121,18 @@ select ev_class::bigint as relation, ev_action::text as tree
 from pg_rewrite
 where ev_type = '1' and is_instead and ev_class = any(:relations::bigint[]::oid[]);
 
--- name: list_own_views :many
--- Every view of ours, also those that hold rows of their own.
+-- name: list_views_of :many
+-- Every view of ours: `v`, or `m` for those that hold rows of their own.
 select c.oid::bigint as relation
 from pg_class as c
 join pg_namespace as n on n.oid = c.relnamespace
-where c.relkind in ('v', 'm') and {is_ours};
+where c.relkind = :kind::text::"char" and {is_ours};
+
+-- name: list_array_types :many
+-- Every type that is an array of another one.
+select oid::bigint as number
+from pg_type
+where typcategory = 'A';
 
 -- name: list_parents :many
 -- The tables that inherit or are a part of another one, with it.
@@ -145,7 +168,7 @@ select
     p.prokind = 'f' as plain,
     pg_get_function_arguments(p.oid) as arguments,
     pg_get_function_result(p.oid) as result,
-    case when g.aggfnoid is null then '{}' else array[g.aggtransfn, g.aggfinalfn]::oid[]::bigint[] end as parts
+    array[coalesce(g.aggtransfn::oid, 0), coalesce(g.aggfinalfn::oid, 0)]::bigint[] as parts
 from pg_proc as p
 join pg_namespace as n on n.oid = p.pronamespace
 join pg_language as l on l.oid = p.prolang

@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from svc.check.nulls import ARRAY, Nulls, find_type
 from svc.check.rows import is_known
 from svc.check.scope import Scope
-from svc.check.tree import Node, read_bytes, unwrap, walk
+from svc.check.tree import Node, listed, read_bytes, unwrap, walk
 
 SELECT, FUNCTION = "1", "3"
 """Kinds of statements and of range table entries (PostgreSQL, nodes/nodes.h and nodes/parsenodes.h)."""
@@ -17,9 +18,9 @@ class Array(NamedTuple):
     element: Node | None
     may_lack: bool
 
-    def may_hold_null(self, scope: Scope) -> bool:
+    def may_hold_null(self, nulls: Nulls, scope: Scope) -> bool:
         """Return whether a row may have a null here."""
-        return self.may_lack or (self.element is not None and scope.may_be_null(self.element))
+        return self.may_lack or (self.element is not None and nulls.of(scope, self.element))
 
 
 def has_one_row(scope: Scope) -> bool:
@@ -54,9 +55,35 @@ def read_aggregate(scope: Scope, aggregate: Node) -> Array | None:
     of_arrays = aggregate["aggtype"] in aggregate["aggargtypes"]
     if of_arrays or aggregate["aggorder"] or aggregate["aggdistinct"]:
         return None
-    if aggregate["aggfilter"] and not is_known(aggregate["aggfilter"], set()):
+    if aggregate["aggfilter"] and not is_known(scope, aggregate["aggfilter"], set()):
         return None
     return Array(aggregate["args"][0]["expr"], may_lack=True)
+
+
+def is_nested(scope: Scope, expression: Node) -> bool:
+    """Return whether an array has more than one dimension: one of arrays, which no list of values is."""
+    expression = unwrap(expression)
+    kind = expression[""]
+    if kind == "AGGREF":
+        of_arrays = expression["aggtype"] in expression["aggargtypes"]
+        return of_arrays and scope.catalog.functions.get(expression["aggfnoid"]) == "array_agg"
+    if kind == "ARRAYEXPR":
+        return bool(expression["multidims"] == "true")
+    if kind == "SUBLINK" and expression["subLinkType"] == ARRAY:
+        inner = scope.inside(expression["subselect"]).targets[0]["expr"]
+        return find_type(inner) in scope.catalog.arrays
+    if kind in ("COALESCEEXPR", "MINMAXEXPR"):
+        return any(is_nested(scope, each) for each in listed(expression["args"]))
+    return kind == "VAR" and column_is_nested(scope, expression)
+
+
+def column_is_nested(scope: Scope, variable: Node) -> bool:
+    """Return whether a column of a sub-query is an array of arrays; one of a table is as it is declared."""
+    scope = scope.ancestor(variable["varlevelsup"])
+    inner, index = scope.inner(scope.entry(variable["varno"])), int(variable["varattno"]) - 1
+    if inner is None or inner.query["setOperations"] or index >= len(inner.targets):
+        return False
+    return is_nested(inner, inner.targets[index]["expr"])
 
 
 def is_empty(expression: Node) -> bool:

@@ -193,10 +193,11 @@ class Experiment:
                 if not nulls:
                     break
             else:
-                found += self._check_annotations(rows)
+                found += self._check_annotations(rows) if rows is not None else ()
         return found
 
-    async def _run_and_undo(self, arguments: list[object]) -> list[Any]:
+    async def _run_and_undo(self, arguments: list[object]) -> list[Any] | None:
+        """Return the rows, or None for an error that is not asked for here. Raises NotNullViolationError."""
         transaction = self.connection.transaction()
         await transaction.start()
         await self.connection.execute(f"set local statement_timeout = {PATIENCE}")
@@ -204,20 +205,22 @@ class Experiment:
             return await self.connection.fetch(self.query.sql, *arguments)
         except asyncpg.NotNullViolationError:
             raise
-        except asyncpg.PostgresError:  # a key that is taken, a value out of range: not what is asked here
-            return []
+        except asyncpg.PostgresError:  # a key that is taken, a value out of range
+            return None
         finally:
             await transaction.rollback()
 
     def _check_annotations(self, rows: list[Any]) -> Iterator[Finding]:
         for name in self.query.annotations.get("not_null", "").replace(",", " ").split():
-            values = [row[name] for row in rows if name in row.keys()]  # noqa: SIM118
-            if self.query.kind == "columns":
+            column = name.removesuffix("[]")
+            values = [row[column] for row in rows if column in row.keys()]  # noqa: SIM118
+            if self.query.kind == "columns" or column != name:
                 values = [element for array in values for element in ([None] if array is None else array)]
             if None in values:
-                yield find(
-                    self.query, "annotation", f"{name} is never null, as @not_null says", f"{name} was null"
-                )
+                said = f"{name} is never null, as @not_null says"
+                yield find(self.query, "annotation", said, f"{name} was null")
+        if "always" in self.query.annotations and not rows:
+            yield find(self.query, "annotation", "a row always, as @always says", "no row")
 
     async def _check_plan(self, types: list[str]) -> list[Finding]:
         """Check the plan for parameters that are not known: what every later execution uses."""

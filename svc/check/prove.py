@@ -3,17 +3,18 @@
 import re
 from collections.abc import Iterator, Mapping, Set
 from types import GenericAlias
-from typing import Any, get_origin, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 import asyncpg
 from asyncpg.prepared_stmt import PreparedStatement
 from msgspec import Struct
 
-from svc.check.arrays import find_unnested, has_one_row, read_array
+from svc.check.arrays import find_unnested, has_one_row, is_nested, read_array
 from svc.check.findings import Finding, Kind, find, find_column, find_parameter, find_position
-from svc.check.rows import is_single
+from svc.check.nulls import Nulls
+from svc.check.rows import is_present, is_single
 from svc.check.schema import Catalog, find_views, read_catalog, read_tree, read_views
-from svc.check.scope import Scope
+from svc.check.scope import Parameters, Scope
 from svc.check.secrets import Secrets
 from svc.check.tree import parse_queries, walk
 from svc.check.types import describe, fits, split_optional, split_secret
@@ -34,6 +35,7 @@ class Schema(Struct, frozen=True):
 
     catalog: Catalog
     secrets: Secrets
+    nulls: Nulls
     labels: Mapping[str, list[str]]
 
 
@@ -41,7 +43,7 @@ async def read_schema(connection: Connection) -> Schema:
     """Read what the proofs look at."""
     catalog = await read_catalog(connection)
     enums = await CatalogQueries.bind(connection).list_enum_labels()
-    return Schema(catalog, Secrets(catalog), {enum.name: enum.labels for enum in enums})
+    return Schema(catalog, Secrets(catalog), Nulls(), {enum.name: enum.labels for enum in enums})
 
 
 class Proof:
@@ -85,11 +87,20 @@ class Proof:
 
     def _check_cardinality(self, scope: Scope, keys: set[str]) -> Iterator[Finding]:
         explained = EXPLAIN.match(self.query.sql)  # a plan is one row, whatever it is of
-        if self.query.kind == "one" and not explained and not is_single(scope, keys):
-            expected = "at most one row: a unique key, `limit 1` or an aggregate"
-            yield find(self.query, "cardinality", expected, "any number of rows")
         if self.query.kind == "columns" and not has_one_row(scope):
             yield find(self.query, "cardinality", "one row: aggregates of all rows", "none, or several")
+        if self.query.kind != "one" or explained:
+            return
+        if not is_single(scope, keys):
+            expected = "at most one row: a unique key, `limit 1` or an aggregate"
+            yield find(self.query, "cardinality", expected, "any number of rows")
+        marked, present = "always" in self.query.annotations, is_present(scope)
+        if not (self.signature.optional or marked or present):
+            expected = "a row always, a result that may be None, or a mark: -- @always"
+            yield find(self.query, "cardinality", expected, "no row perhaps")
+        if marked and (present or self.signature.optional):
+            expected = "no @always: there is a row" if present else "no @always, as the result may be None"
+            yield find(self.query, "annotation", expected, "@always", warning=True)
 
     def _explain(self, error: asyncpg.PostgresError) -> Finding:
         position = getattr(error, "position", None)
@@ -100,9 +111,12 @@ class Proof:
         for annotation, said in self.query.annotations.items():
             names = [attribute.name for attribute in statement.get_attributes()]
             named = said.replace(",", " ").split()
-            if annotation not in ("hot", "not_null", "secret"):
-                yield find(self.query, "annotation", "@hot, @not_null or @secret", f"@{annotation}")
-            elif annotation == "not_null" and (not named or not set(named) <= set(names)):
+            if annotation not in ("hot", "not_null", "secret", "always"):
+                expected = "@hot, @not_null, @always or @secret"
+                yield find(self.query, "annotation", expected, f"@{annotation}")
+            elif annotation == "not_null" and (
+                not named or not {name.removesuffix("[]") for name in named} <= set(names)
+            ):
                 yield find(self.query, "annotation", f"columns out of {', '.join(names)}", said or "none")
 
     def _check_parameters(self, statement: "PreparedStatement[Any]") -> Iterator[Finding]:
@@ -116,6 +130,10 @@ class Proof:
                     f"{type_.name} in the SQL",
                     find_parameter(self.query, name),
                 )
+
+    @property
+    def _not_null(self) -> list[str]:
+        return self.query.annotations.get("not_null", "").replace(",", " ").split()
 
     def _labels(self, type_: Any) -> list[str] | None:
         return self.schema.labels.get(type_.name.removesuffix("[]"))
@@ -133,15 +151,23 @@ class Proof:
         """Read the query's tree out of a function that holds it for a moment."""
         types = ", ".join(type_name(type_) for type_ in statement.get_parameters())
         tree = await read_tree(self.connection, find_body(self.query.sql), types)
-        nullable = {
-            str(number)
-            for number, name in enumerate(self.query.parameters, 1)
-            if split_optional(self.parameters[name])[1]
-        }
         (parsed,) = parse_queries(tree)
         queries = CatalogQueries.bind(self.connection)
         await read_views(queries, self.schema.catalog, find_views([parsed]))
-        return Scope(parsed, self.schema.catalog, nullable)
+        return Scope(parsed, self.schema.catalog, self._read_parameters())
+
+    def _read_parameters(self) -> Parameters:
+        """Return which parameters may be null, and which may hold one."""
+        types = {str(n): self.parameters[name] for n, name in enumerate(self.query.parameters, 1)}
+        bare = {number: split_optional(type_) for number, type_ in types.items()}
+        return Parameters(
+            frozenset(number for number, (_, optional) in bare.items() if optional),
+            frozenset(
+                number
+                for number, (type_, _) in bare.items()
+                if get_origin(type_) is list and split_optional(get_args(type_)[0])[1]
+            ),
+        )
 
     def _check_columns(self, statement: "PreparedStatement[Any]", scope: Scope) -> Iterator[Finding]:
         attributes = statement.get_attributes()
@@ -165,8 +191,24 @@ class Proof:
         bare, _ = split_secret(split_optional(type_)[0])
         if not fits(bare, given.name, self._labels(given), into_database=False):
             yield self._differ(name, f"{describe(type_)} that fits {given.name}", f"{given.name} in the SQL")
-        if not EXPLAIN.match(self.query.sql):
-            yield from self._check_nullability(scope.column_may_be_null(index), name, type_)
+        if EXPLAIN.match(self.query.sql):
+            return
+        yield from self._check_nullability(self.schema.nulls.of_column(scope, index), name, type_)
+        if get_origin(bare) is list and given.kind == "array":
+            yield from self._check_elements(scope, index, name, bare)
+
+    def _check_elements(self, scope: Scope, index: int, name: str, type_: Any) -> Iterator[Finding]:
+        """Find nulls, and arrays, in an array that becomes a list."""
+        _, optional = split_optional(get_args(type_)[0])
+        if (
+            scope.targets
+            and not scope.query["setOperations"]
+            and is_nested(scope, scope.targets[index]["expr"])
+        ):
+            yield self._differ(name, f"{describe(type_)}, of one dimension", "an array of arrays")
+        held, annotated = self.schema.nulls.in_column(scope, index), f"{name}[]" in self._not_null
+        if held and not optional and not annotated:
+            yield self._differ(name, describe(type_), f"{name} may hold a null", "nullability")
 
     def _check_array(self, scope: Scope, index: int, attribute: Any, type_: Any) -> Iterator[Finding]:
         """Find what is wrong with a column that holds a field of all rows."""
@@ -186,7 +228,7 @@ class Proof:
             expected = "coalesce(…, '{}')" if optional or array.element else describe(type_)
             yield self._differ(name, expected, f"{name} may be null as a whole", "nullability")
         else:
-            yield from self._check_nullability(array.may_hold_null(scope), name, type_)
+            yield from self._check_nullability(array.may_hold_null(self.schema.nulls, scope), name, type_)
 
     def _differ(self, name: str, expected: str, found: str, kind: Kind = "column") -> Finding:
         at = find_column(self.query, name)
@@ -195,7 +237,7 @@ class Proof:
     def _check_nullability(self, nullable: bool, name: str, type_: Any) -> Iterator[Finding]:
         _, optional = split_optional(type_)
         label, at = f"{name}: {describe(type_)}", find_column(self.query, name)
-        annotated = name in self.query.annotations.get("not_null", "").replace(",", " ").split()
+        annotated = name in self._not_null
         if annotated and not nullable:
             yield find(
                 self.query,

@@ -31,6 +31,9 @@ class Catalog(Struct, frozen=True):
     references: Mapping[Key, list[Key]]
     views: dict[str, Node]
     """The queries of views, more of them as statements name them."""
+    materialized: frozenset[str]
+    arrays: frozenset[str]
+    """The types that are arrays."""
 
 
 async def read_catalog(connection: Connection) -> Catalog:
@@ -54,8 +57,11 @@ async def read_catalog(connection: Connection) -> Catalog:
             for each in await queries.list_references()
         ),
         views={},
+        arrays=frozenset(map(str, await queries.list_array_types())),
+        materialized=frozenset(map(str, await queries.list_views_of(kind="m"))),
     )
-    await read_views(queries, catalog, set(map(str, await queries.list_own_views())))
+    views = set(map(str, await queries.list_views_of(kind="v")))
+    await read_views(queries, catalog, views | catalog.materialized)
     return catalog
 
 

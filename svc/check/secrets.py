@@ -20,7 +20,19 @@ from typing import Any, cast
 
 from svc.check.fixpoint import Fixpoint
 from svc.check.schema import Catalog
-from svc.check.scope import CTE, FUNCTION, GROUP, JOIN, RELATION, SUBQUERY, VALUES, Scope
+from svc.check.scope import (
+    CTE,
+    FUNCTION,
+    GROUP,
+    INSERT,
+    JOIN,
+    RELATION,
+    SUBQUERY,
+    UPDATE,
+    VALUES,
+    Parameters,
+    Scope,
+)
 from svc.check.tree import Node, listed, parse_queries, relabelled, walk, walk_own
 from svc.postgres.catalog import Column, Routine
 
@@ -41,7 +53,6 @@ RUNNERS = re.compile(
 WORD = re.compile(r"\w+")
 RUNS_TEXT = frozenset(["execute", "dblink", "plpy", "spi_exec_query", "spi_query", "spi_prepare"])
 
-INSERT, UPDATE, MERGE = "3", "2", "5"
 EXTERNAL, MULTIPLE = "0", "3"
 """Kinds of parameters: the statement's; a column of a sub-query that sets several (nodes/primnodes.h)."""
 
@@ -213,7 +224,7 @@ class Secrets:
 
     def _scopes_of(self, key: object, queries: list[Node]) -> list[Scope]:
         if key not in self._scopes:
-            self._scopes[key] = [Scope(query, self.catalog, set()) for query in queries]
+            self._scopes[key] = [Scope(query, self.catalog, Parameters()) for query in queries]
         return self._scopes[key]
 
     def _view(self, relation: str) -> Scope:

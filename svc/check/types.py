@@ -64,7 +64,7 @@ def fits(type_: Any, name: str, labels: Sequence[str] | None, *, into_database: 
     if name.startswith("_") or name.endswith("[]"):
         element = name.removeprefix("_").removesuffix("[]")
         of_list = get_args(bare)[0] if get_origin(bare) is list else None
-        inner, _ = split_optional(of_list)  # an array's elements may be null
+        inner, _ = split_optional(of_list)  # whether it holds nulls is asked elsewhere
         return fits(inner, element, labels, into_database=into_database)
     if labels is not None:
         return enum_fits(bare, labels, into_database)

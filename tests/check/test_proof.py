@@ -42,6 +42,15 @@ create table members (
     unique (team_id, email)
 );
 create index members_email_idx on members (email);
+create table reserved (id bigint primary key, slot bigint not null unique deferrable initially deferred);
+create table halves (a text, b text, c text);
+alter table halves add constraint a_given not null a not valid;
+create table parents (a text, b text not null, constraint a_given not null a no inherit);
+create table children () inherits (parents);
+create view team_names as select name, motto from teams;
+create domain code as text not null;
+create domain sure as code;
+create table domains (code code, maybe text, sure sure);
 """
 
 
@@ -126,6 +135,40 @@ NULLABILITY = [
     ("n", "select x.born from members m cross join lateral (select m.born) x"),
     ("-", "select born is not distinct from seen::date from members"),
     ("nn", "select email, count(email) * null from members group by grouping sets ((email), ())"),
+    ("nn", "select notes::int, (notes -> 'a')::bool from members"),
+    ("-n", "insert into teams (name) values ('a') returning new.id, old.id"),
+    ("--", "update teams set name = 'x' returning new.id, old.name"),
+    ("n-", "delete from teams returning new.id, old.name"),
+    ("nn", "merge into teams t using members m on m.team_id = t.id when matched then delete returning old.id, new.id"),
+    ("n-", "update teams set motto = null where motto = 'a' returning motto, old.motto"),
+    ("n", "select (select count(*) from teams having count(*) > 1)"),
+    ("n", "select (select count(*) from teams offset 1)"),
+    ("n", "select (select count(*) from teams limit 0)"),
+    ("-", "select (select count(*) from teams limit 1)"),
+    ("-", "select (select max(1) from teams group by ()) is null"),
+    ("nnn", "select a, b, c from halves"),
+    ("n-", "select a, b from parents"),
+    ("nnn", "with recursive r as (select name as a, name as b, motto as c from teams union all"
+            " select b, c, a from r) select a, b, c from r"),
+    ("--n", "with recursive r as (select name as a, name as b, motto as c from teams union all"
+            " select b, a, c from r) select a, b, c from r"),
+    ("-n", "select name, motto from team_names"),
+    ("-nn", "select code, maybe, sure from domains"),
+    ("--", "select rank in (1, 2), rank = any (array[1, 2]) from members"),
+    ("nnn", "select rank in (1, null), born = any ('{2026-01-01}'), name = any (array_agg(motto)) from members, teams"
+            " group by rank, born, name"),
+    ("-n", "select name in (select name from teams), name in (select motto from teams) from teams"),
+    ("-n", "select lag(name, 1, '') over (order by id), lag(motto, 1, '') over (order by id) from teams"),
+    ("--", "select n, o from generate_series(1, 3) with ordinality as s (n, o)"),
+    ("--", "select sqrt(rank), split_part(email, '@', 2) from members"),
+    ("-", "select (select count(*) + m.rank from teams) from members m"),
+    ("-", "select (select max(m.rank)) from members m group by m.id"),
+    ("n", "select regexp_match(email, 'x') from members"),
+    ("nn", "select substring(email from 'x'), to_char(seen, 'YYYY') from members"),
+    ("n", "select extract(day from seen) from members"),
+    ("n", "select '((0,0),(1,1))'::path + '((0,0),(1,1))'::path"),
+    ("-n--", "select concat(motto), array_remove(null::int[], 1), array_append(null, motto), array_remove(labels, null)"
+             " from teams, members"),
 ]  # fmt: skip
 
 
@@ -139,7 +182,7 @@ def test_nullability_is_what_postgresql_can_give(made: DatabaseUrl) -> None:
             statement_ = await connection.prepare(query.sql)
             scope = await Proof(connection, schema, query, signature)._analyse(statement_)
             columns = range(len(statement_.get_attributes()))
-            found = "".join("n" if scope.column_may_be_null(index) else "-" for index in columns)
+            found = "".join("n" if schema.nulls.of_column(scope, index) else "-" for index in columns)
             if found != expected:
                 wrong.append((statement, f"{expected} became {found}"))
         await connection.close()
@@ -182,12 +225,171 @@ SINGLE = [
     (False, "select a.id from teams a, teams b where a.id = :id"),
     (False, "select id from teams where id = (select max(team_id) from members where members.id = teams.id)"),
     (False, "update teams set motto = null where name > 'a' returning id"),
-]
+    (False, "select id from teams where id = :id group by rollup (id)"),
+    (False, "select count(*) from teams where id = :id group by grouping sets ((id), ())"),
+    (False, "select id from teams limit length('a')"),
+    (False, "select id from teams limit abs(1)"),
+    (True, "select id from teams limit 1::smallint"),
+    (True, "select id from teams fetch first row only"),
+    (False, "select id from teams order by id fetch first row with ties"),
+    (False, "select t.id from teams t, lateral (select t.id as x limit 1) l where t.id = l.x"),
+    (False, "select t.id from teams t join lateral (select t.name as x) l on t.name = l.x"),
+    (True, "select t.id from teams t, lateral (select t.id as x limit 1) l where t.id = :id"),
+    (True, "select m.id from teams t, lateral (select id from members where team_id = t.id limit 1) m"
+           " where t.id = :id"),
+    (False, "select t.id from teams t where name = (:id::text collate unicode)"),
+    (False, "select id from reserved where slot = :id"),
+    (False, "merge into teams t using members m on m.team_id = t.id when matched then delete returning t.id"),
+    (False, "merge into members m using teams t on m.team_id = t.id and t.id = :id"
+            " when matched then delete returning m.id"),
+    (False, "merge into members m using (select 1 as x) s on m.team_id = :id"
+            " when matched then delete returning m.id"),
+    (False, "merge into teams t using (select 1 as x) s on t.id = :id"
+            " when matched then delete when not matched by source then delete returning t.id"),
+    (True, "merge into teams t using (select 1 as x) s on t.id = :id"
+           " when matched then delete returning t.id"),
+    (True, "merge into teams t using (values ('a')) s (name) on t.name = s.name"
+           " when matched then delete when not matched then insert (name) values (s.name) returning t.id"),
+]  # fmt: skip
+
+PRESENT = [
+    (True, "select 1"),
+    (True, "select count(*) from teams"),
+    (True, "select count(*) from teams where id = :id"),
+    (True, "insert into teams (name) values ('a') returning id"),
+    (True, "insert into teams (name) values ('a') on conflict (name) do update set motto = 'x' returning id"),
+    (True, "with t as (insert into teams (name) values ('a') returning id) select id from t"),
+    (True, "insert into teams (name) select 'a' returning id"),
+    (True, "select x from (select count(*) as x from teams) y"),
+    (True, "select 1 from (select 1) x left join (select id from teams limit 1) t on true"),
+    (True, "select id from teams where id = :id union all select 1 limit 1"),
+    (True, "select 1 from (values (1)) x"),
+    (True, "select count(*) from teams limit 1"),
+    (True, "select x from abs(:id::bigint) x"),
+    (False, "select id from teams where id = :id"),
+    (False, "select id from teams limit 1"),
+    (False, "select count(*) from teams having count(*) > 1"),
+    (False, "select count(*) from teams limit 0"),
+    (False, "select count(*) from teams offset 1"),
+    (False, "select count(*) from teams limit :id"),
+    (False, "select count(*) from teams where id = :id group by id"),
+    (False, "insert into teams (name) values ('a') on conflict do nothing returning id"),
+    (False, "insert into teams (name) values ('a') on conflict (name) do update set motto = 'x'"
+            " where teams.motto is null returning id"),
+    (False, "insert into teams (name) select name from teams where id = :id returning id"),
+    (False, "update teams set motto = 'x' where id = :id returning id"),
+    (False, "delete from teams where id = :id returning id"),
+    (False, "merge into teams t using (select 1 as x) s on t.id = :id when matched then delete returning t.id"),
+    (False, "select 1 where :id = 1"),
+    (False, "select 1 from (select 1) x join (select 1 as y) z on y = :id"),
+    (False, "select 1 from (select 1) x right join (select id from teams limit 1) t on true"),
+    (False, "select count(*) from teams intersect select 1 limit 1"),
+    (False, "select count(*) from teams except select 1 limit 1"),
+    (False, "with recursive r as (select id from teams where id = :id union all select id from r) select id from r limit 1"),
+    (False, "select 1 from (select count(*) from teams) x where :id = 1"),
+    (False, "select generate_series(1, :id::int) limit 1"),
+]  # fmt: skip
+
+
+def test_a_result_that_is_never_none_is_proven_to_be_there(made: DatabaseUrl) -> None:
+    async def with_id(self: object, *, id: int) -> int: ...
+    async def without(self: object) -> int: ...
+    async def with_none(self: object) -> int | None: ...
+
+    pairs = [pair(with_id if ":id" in statement else without, statement, "one") for _, statement in PRESENT]
+    found = [{finding.found for finding in found} for found in prove_each(made, pairs)]
+    unproven = [s for (_, s), texts in zip(PRESENT, found, strict=True) if "no row perhaps" in texts]
+    assert unproven == [statement for present, statement in PRESENT if not present]
+    assert prove(made, pair(with_none, "select id from teams limit 1", "one")) == []
+
+
+def test_a_mark_says_that_there_is_a_row_and_no_mark_where_it_shows(made: DatabaseUrl) -> None:
+    async def always(self: object) -> int: ...
+
+    mark = "-- @always\n"
+    assert prove(made, pair(always, "select id from teams limit 1", "one", mark)) == []
+    (found,) = prove(made, pair(always, "select 1", "one", mark))
+    assert (found.kind, found.warning) == ("annotation", True)
+
+
+# Arrays, for each statement: h for those that may hold a null, - for those that do not.
+ELEMENTS = [
+    ("h", "select labels from members"),
+    ("-", "select array_remove(labels, null) from members"),
+    ("h", "select array_remove(labels, 'x') from members"),
+    ("-h", "select array_agg(name), array_agg(motto) from teams"),
+    ("-h", "select array_agg(a.name order by a.id), array_agg(t.name) from teams a left join teams t using (id) group by a.id"),
+    ("-", "select array_agg(motto) from teams where motto is not null"),
+    ("-h", "select array(select name from teams), array(select motto from teams)"),
+    ("-h", "select array[1, 2], array[1, null]"),
+    ("-h", "select '{a,b}'::text[], '{a,null}'::text[]"),
+    ("-h", "select array[name], array[motto, name] from teams"),
+    ("-h", "select coalesce(array_agg(name), '{}'), coalesce(array_agg(name), '{null}') from teams"),
+    ("h", "select case when count(*) > 1 then array_agg(name) else array_agg(motto) end from teams"),
+    ("-h", "select x, y from (select array_agg(name) as x, array_agg(motto) as y from teams) z"),
+    ("h", "select array_agg(name) from teams union all select array_agg(motto) from teams"),
+    ("h", "select array_agg(notes)::int[] from members"),
+    ("-", "select array_agg(rank)::bigint[] from members"),
+    ("-", "select string_to_array(name, ',') from teams"),
+    ("h", "select string_to_array(name, ',', 'x') from teams"),
+    ("h", "select array_append(array[name], motto) from teams"),
+    ("h", "select name::text[] from teams"),
+]  # fmt: skip
+
+
+def test_arrays_hold_a_null_where_postgresql_can_put_one(made: DatabaseUrl) -> None:
+    async def run() -> list[tuple[str, str]]:
+        connection = await connect(make_config(made))
+        schema, wrong = await read_schema(connection), []
+        for expected, statement in ELEMENTS:
+            proof = Proof(connection, schema, *pair(rows, statement))
+            scope = await proof._analyse(await connection.prepare(proof.query.sql))
+            columns = range(len(scope.targets))
+            found = "".join("h" if schema.nulls.in_column(scope, index) else "-" for index in columns)
+            if found != expected:
+                wrong.append((statement, f"{expected} became {found}"))
+        await connection.close()
+        return wrong
+
+    assert asyncio.run(run()) == []
+
+
+def test_a_list_says_that_it_may_hold_none(made: DatabaseUrl) -> None:
+    async def whole(self: object) -> list[list[str]]: ...
+    async def holed(self: object) -> list[list[str | None]]: ...
+    async def given(self: object, *, names: list[str]) -> list[list[str]]: ...
+    async def given_holes(self: object, *, names: list[str | None]) -> list[list[str]]: ...
+
+    statement = "select labels from members"
+    (found,) = prove(made, pair(whole, statement))
+    assert (found.kind, found.found) == ("nullability", "labels may hold a null")
+    assert prove(made, pair(holed, statement)) == []
+    assert prove(made, pair(whole, statement, annotations="-- @not_null: labels[]\n")) == []
+    assert prove(made, pair(given, "select :names::text[] as names")) == []
+    assert [f.kind for f in prove(made, pair(given_holes, "select :names::text[] as names"))] == [
+        "nullability"
+    ]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "select array_agg(labels) from members",
+        "select array(select labels from members)",
+        "select array[labels, labels] from members",
+        "select x from (select array_agg(labels) as x from members) y",
+        "select coalesce(array_agg(labels), '{}') from members",
+    ],
+)
+def test_an_array_of_arrays_is_no_list_of_values(made: DatabaseUrl, statement: str) -> None:
+    async def lists(self: object) -> list[list[str | None] | None]: ...
+
+    assert "an array of arrays" in {finding.found for finding in prove(made, pair(lists, statement))}
 
 
 def test_one_row_is_proven_by_a_key_a_limit_or_an_aggregate(made: DatabaseUrl) -> None:
-    async def with_id(self: object, *, id: int) -> int: ...
-    async def without(self: object) -> int: ...
+    async def with_id(self: object, *, id: int) -> int | None: ...
+    async def without(self: object) -> int | None: ...
 
     pairs = [pair(with_id if ":id" in statement else without, statement, "one") for _, statement in SINGLE]
     found = [{finding.kind for finding in found} for found in prove_each(made, pairs)]
@@ -219,7 +421,7 @@ def test_a_parameter_must_fit_its_place(made: DatabaseUrl, type_: Any, column: s
 RESULTS = [
     (int, "rank", True), (str, "rank", False), (Literal["glad", "sad", "mad"], "mood", True),
     (Literal["glad"], "mood", False), (str, "mood", True), (datetime, "now()", True), (Naive, "now()", False),
-    (Naive, "localtimestamp", True), (Raw, "notes", True), (str, "notes", False), (list[str], "labels", True),
+    (Naive, "localtimestamp", True), (Raw, "notes", True), (str, "notes", False), (list[str], "array_remove(labels, null)", True),
     (Decimal, "paid", True), (float, "paid", False),
 ]  # fmt: skip
 
