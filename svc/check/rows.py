@@ -18,6 +18,16 @@ def is_single(scope: Scope, used: set[str]) -> bool:
 
     The keys that were needed for it go into `used`.
     """
+    if scope.single is None:
+        keys = set[str]()
+        scope.single = prove_single(scope, keys), keys
+    single, keys = scope.single
+    used |= keys
+    return single
+
+
+def prove_single(scope: Scope, used: set[str]) -> bool:
+    """Return the same, not yet known."""
     query = scope.query
     if has_limit_one(scope):
         return True
@@ -185,6 +195,13 @@ def is_known(scope: Scope, value: Node, single: set[str]) -> bool:
 
 def is_present(scope: Scope) -> bool:
     """Return whether there is always a row. A trigger may take it away, which is not seen."""
+    if scope.present is None:
+        scope.present = prove_present(scope)
+    return scope.present
+
+
+def prove_present(scope: Scope) -> bool:
+    """Return the same, not yet known."""
     query = scope.query
     limit, offset = (query[clause] for clause in ("limitCount", "limitOffset"))
     if offset or query["havingQual"] or (limit and not read_number(scope, limit)):

@@ -28,6 +28,10 @@ class Scope:
         self.catalog = catalog
         self.parameters = parameters
         self.outer = outer
+        self.single: tuple[bool, set[str]] | None = None
+        """Whether it has at most one row, and by which keys, once that is known."""
+        self.present: bool | None = None
+        """Whether it has at least one."""
         self._inside: dict[int, Scope] = {}
 
     def inside(self, query: Node) -> "Scope":

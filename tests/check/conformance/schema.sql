@@ -1,0 +1,66 @@
+create schema side;
+
+create type mood as enum ('glad', 'sad', 'so-so');
+create domain code as text not null check (value <> '');
+create domain maybe_code as text;
+create type place as (town text, street text);
+
+create table teams (
+    id int generated always as identity (start with 100) primary key,
+    name text not null unique,
+    motto text,
+    size int not null default 0,
+    key text not null default ''
+);
+comment on column teams.key is 'secret';
+
+create table members (
+    id int generated always as identity (start with 100) primary key,
+    team_id int references teams (id) on delete set null,
+    boss_id int references members (id) on delete set null,
+    email text not null,
+    rank int not null default 0,
+    score numeric,
+    mood mood not null default 'glad',
+    born date,
+    seen timestamp with time zone,
+    labels text[] not null default '{}',
+    marks int[],
+    notes jsonb not null default '{}',
+    home place,
+    token text,
+    initial text generated always as (left(email, 1)) stored,
+    doubled int generated always as (rank * 2) virtual,
+    unique (team_id, email)
+);
+comment on column members.token is 'secret';
+
+create table side.orders (
+    id int generated always as identity (start with 100) primary key,
+    member_id int not null references members (id) on delete cascade,
+    code code,
+    other maybe_code,
+    total numeric not null
+);
+
+create table events (id int not null, kind text not null, detail text, primary key (id, kind)) partition by list (kind);
+create table logins partition of events for values in ('login');
+create table visits partition of events for values in ('visit');
+
+create table animals (id int not null, name text, constraint has_name not null name no inherit);
+create table cats (lives int not null default 9) inherits (animals);
+
+create table halves (id int primary key, a text, b text);
+
+create table stays (room int4range, during int4range, guest text, primary key (room, during without overlaps));
+
+create view team_names as select id, name, motto from teams;
+create view member_teams as select m.id, m.email, t.name as team from members m left join teams t on t.id = m.team_id;
+create view shown_keys as select id, name, key as shown from teams;
+create materialized view team_sizes as select t.id, count(m.id) as members from teams t left join members m on m.team_id = t.id group by t.id;
+
+create function key_of(wanted int) returns text language sql as 'select key from teams where id = wanted';
+create function name_of(wanted int) returns text language sql stable begin atomic select name from teams where id = wanted; end;
+create function find_key(wanted int) returns text language plpgsql as $$ begin return (select key from teams where id = wanted); end $$;
+create function add_one(n int) returns int language plpgsql as $$ begin return n + 1; end $$;
+create function team_rows() returns setof teams language sql as 'select * from teams';
