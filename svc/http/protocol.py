@@ -489,6 +489,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._progress_timer = self.loop.call_later(LINGER_TIMEOUT, self._close)
         self.transport.write_eof()
         self.flow.release()
+        self.flow.resume_reading()  # whatever the app has not taken
 
     def _close(self) -> None:
         if self._state is not CLOSED:

@@ -124,23 +124,35 @@ class Cycle(RequestResponseCycle):
 
 
 class Flow(FlowControl):
-    """uvicorn's, that reads no more while input is held back from the parser."""
+    """uvicorn's, that reads no more while input is held back from the parser, or the app has enough of a body.
+
+    The two are apart: what is released may still be more than the app has taken.
+    """
 
     held = False
+    full = False
+    """Whether uvicorn wants no more for now: the app has 64 KiB of a body to take."""
     ended = False
     """Whether the client said that nothing more will come."""
 
     def hold(self) -> None:
         """Read no more."""
         self.held = True
-        self.pause_reading()
+        super().pause_reading()
 
     def release(self) -> None:
-        """Read on."""
+        """Read on, unless the app has enough."""
         self.held = False
-        self.resume_reading()
+        if not self.full:
+            super().resume_reading()
+
+    def pause_reading(self) -> None:
+        """Read no more until the app takes some."""
+        self.full = True
+        super().pause_reading()
 
     def resume_reading(self) -> None:
         """Read on, unless something is held."""
+        self.full = False
         if not self.held:
             super().resume_reading()

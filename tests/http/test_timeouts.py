@@ -1,5 +1,6 @@
 """Who says nothing, sends too slowly or takes nothing is cut off in time, and nobody is before; on a clock that is driven."""
 
+import math
 from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple
 
@@ -106,7 +107,13 @@ def test_a_slow_handler_has_its_time_and_what_is_behind_its_own(request_: bytes)
     drive(act)
 
 
-def test_a_client_is_not_too_slow_while_it_is_us_who_do_not_read() -> None:
+@pytest.mark.parametrize("turn", [math.inf, -1], ids=["in one turn", "in many"])
+def test_a_client_is_not_too_slow_while_it_is_us_who_do_not_read(
+    monkeypatch: pytest.MonkeyPatch, turn: float
+) -> None:
+    """However often others had their turn while its body was parsed."""
+    monkeypatch.setattr("svc.http.protocol.MAX_TURN", turn)
+
     async def act(it: Conversation) -> None:
         it.transport.send(post("/late", 200_000) + b" " * 100_000)
         await it.settle()
