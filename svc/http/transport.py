@@ -124,7 +124,7 @@ class Cycle(RequestResponseCycle):
 
 
 class Flow(FlowControl):
-    """uvicorn's, that reads no more while input is held back from the parser, or the app has enough of a body.
+    """uvicorn's, that reads no more while input is held back from the parser, or the app has enough.
 
     The two are apart: what is released may still be more than the app has taken.
     """

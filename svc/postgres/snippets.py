@@ -16,6 +16,7 @@ comments are left alone.
 
 import re
 from collections.abc import Callable, Iterator
+from functools import reduce
 from pathlib import Path
 from typing import NamedTuple
 
@@ -82,19 +83,26 @@ class Block(NamedTuple):
     lines: list[str]
 
 
-HEADER = re.compile(r"-- (name|snippet):(.*)")
+HEADER = re.compile(r"-- (name|snippet):(.*)|/\* (name|snippet):(.*?) *\*/ *")
 NAME = re.compile(r" *([a-z_]\w*) *")
-COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
+
+DEPTH = 40
+"""How deep comments may be in comments; PostgreSQL knows no bound, and a pattern needs one."""
+
+LEVEL = r"/\*(?:[^*/]|\*(?!/)|/(?!\*)|{})*\*/"
+NESTED = reduce(lambda inner, _: LEVEL.replace("{}", inner), range(DEPTH), r"(?!)")
+
+COMMENT = re.compile(rf"--[^\n]*|{NESTED}")
 TOKEN = re.compile(
-    r"""
+    rf"""
       \b[eE]'(?:\\.|''|[^'\\])*'              # text with escapes
     | '(?:[^']|'')*'  |  "(?:[^"]|"")*"      # text and quoted names
-    | (?P<comment>--[^\n]* | /\*(?:/\*.*?\*/|.)*?\*/)  # comments, one inside another
+    | (?P<comment>--[^\n]* | {NESTED})       # comments, one inside another
     | (\$\w*\$).*?\2                         # dollar quotes
     | ::                                     # casts
     | (?P<end>;)
-    | :(?P<name>[a-z_]\w*(?:\.[a-z_]\w*)?)   # parameters
-    | \{(?P<snippet>[a-z_]\w*(?:\.[a-z_]\w*)?)\}
+    | (?<![\w\])'"]):(?P<name>[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)?)  # parameters; behind a value it is a slice's
+    | \{{(?P<snippet>[a-z_]\w*(?:\.[a-z_]\w*)?)\}}
     """,
     re.VERBOSE | re.DOTALL,
 )
@@ -107,7 +115,8 @@ def split_file(text: str) -> Iterator[Block]:
         if found := HEADER.fullmatch(content):
             if block.kind or COMMENT.sub("", "\n".join(block.lines)).strip():
                 yield block
-            block = Block(number, found[1], found[2], [])
+            kind, header = found.groups()[:2] if found[1] else found.groups()[2:]
+            block = Block(number, kind, header, [])
         else:
             block.lines.append(content)
     if block.kind or COMMENT.sub("", "\n".join(block.lines)).strip():

@@ -71,6 +71,8 @@ class Query(Struct, frozen=True):
 
 
 NAMED = re.compile(r" *(\w+) +:(one|many|columns|exec|execrows) *")
+OTHER_KIND = re.compile(r" *(\w+) +:(\w+) *")
+LOOSE = re.compile(r"--\s*@")
 ANNOTATION = re.compile(r"-- @(\w+):? *(.*?) *")
 WRITES = re.compile(r"\b(insert|update|delete|merge|lock|truncate|copy|call|do)\b", re.IGNORECASE)
 
@@ -112,10 +114,14 @@ def parse(block: Block, path: Path, snippets: Snippets) -> Query:
     """Take one query apart: its header, comment lines, one statement and its semicolon. Raises QueryError."""
     named = NAMED.fullmatch(block.header)
     if named is None:
+        other = OTHER_KIND.fullmatch(block.header)
         expected = "-- name: get_user :one (or :many, :columns, :exec, :execrows)"
-        raise QueryError([Mismatch(path, block.line, "-", expected, block.header or "SQL")])
+        found = f":{other[2]}, which is not offered" if other else block.header or "SQL"
+        raise QueryError([Mismatch(path, block.line, other[1] if other else "-", expected, found)])
     count = count_comments(block.lines)
     comments = [(text, ANNOTATION.fullmatch(text)) for text in block.lines[:count]]
+    if loose := [text for text, found in comments if not found and LOOSE.match(text)]:
+        raise QueryError([Mismatch(path, block.line, named[1], "-- @hot, with one blank", loose[0])])
     statement, rest = split_statement("\n".join(block.lines[count:]))
     source = Source(named[1], path, block.line, block.line + 1 + count, statement)
     if not statement or rest:

@@ -94,6 +94,14 @@ def test_a_file_is_read_query_by_query(write: Write) -> None:
         ("select f(x := :a), y[1:2]", "select f(x := $1), y[1:2]", ("a",)),
         ("select :new.a, :new.b, :new.a, :c", "select $1, $2, $1, $3", ("new.a", "new.b", "c")),
         ("select (:a).b, (:a_1)", "select ($1).b, ($2)", ("a", "a_1")),
+        ("select a[1:n], a[i:n], a[f(1):n], a[:n]", "select a[1:n], a[i:n], a[f(1):n], a[$1]", ("n",)),
+        ("select json_object('a':b, 'c' : d, \"e\":f)", "select json_object('a':b, 'c' : d, \"e\":f)", ()),
+        ("select :userId, :Name, :New.Name", "select $1, $2, $3", ("userId", "Name", "New.Name")),
+        (
+            f"select {'/* :a ' * 30}; it's{' */' * 30}, :b",
+            f"select {'/* :a ' * 30}; it's{' */' * 30}, $1",
+            ("b",),
+        ),
     ],
 )
 def test_parameters_get_numbers_and_nothing_else_changes(
@@ -101,6 +109,30 @@ def test_parameters_get_numbers_and_nothing_else_changes(
 ) -> None:
     query = load(write(f"-- name: q :many\n-- Doc.\n{statement};\n"))["q"]
     assert (query.sql, query.parameters) == (sql, parameters)
+
+
+def test_a_header_may_be_a_comment_of_the_other_kind(write: Write) -> None:
+    text = "/* name: q :one */\n-- Doc.\nselect 1 as x;\n/* name: r :exec */\nselect 2;\n"
+    assert [(q.name, q.kind, q.sql) for q in load(write(text)).values()] == [
+        ("q", "one", "select 1 as x"),
+        ("r", "exec", "select 2"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("-- name: q :one\n--@hot\nselect 1;\n", "expected -- @hot, with one blank, found --@hot"),
+        ("-- name: q :one\n--  @not_null: x\nselect 1;\n", "with one blank, found --  @not_null: x"),
+        (
+            "-- name: q :copyfrom\nselect 1;\n",
+            r"q: expected -- name: .*, found :copyfrom, which is not offered",
+        ),
+    ],
+)
+def test_what_is_nearly_right_is_named(write: Write, text: str, said: str) -> None:
+    with pytest.raises(QueryError, match=said):
+        load(write(text))
 
 
 @pytest.mark.parametrize("end", ["", "\n", " -- done; really\n", "\n/* done; really */\n", "\n-- a\n\n-- b"])
