@@ -1,7 +1,9 @@
 """Proves one query on a live schema: it prepares, and its parameters, columns and rows are as declared."""
 
 import re
+import traceback
 from collections.abc import Iterator, Mapping, Set
+from pathlib import Path
 from types import GenericAlias
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -61,13 +63,18 @@ class Proof:
     async def run(self) -> list[Finding]:
         """Find what shows without running it."""
         try:
+            return await self._run()
+        except (LookupError, TypeError, ValueError, RecursionError) as error:  # a tree that is read wrongly
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            said = f"{type(error).__name__}: {error}, in {Path(where.filename).name}:{where.lineno}"
+            return [find(self.query, "sql", "a statement that the check can follow; please report it", said)]
+
+    async def _run(self) -> list[Finding]:
+        try:
             statement = await self.connection.prepare(self.query.sql)
         except asyncpg.PostgresError as error:
             return [self._explain(error)]
-        except (
-            asyncpg.InterfaceError,
-            asyncpg.InternalClientError,
-        ) as error:  # a row with JSON in it, for one
+        except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:  # JSON in a row, for one
             return [find(self.query, "sql", "types that the driver reads", str(error))]
         found = [*self._check_annotations(statement), *self._check_parameters(statement)]
         try:

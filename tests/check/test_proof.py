@@ -77,6 +77,15 @@ def test_a_row_that_the_driver_cannot_read_is_a_finding(made: DatabaseUrl) -> No
     assert (found.kind, found.expected) == ("sql", "types that the driver reads")
 
 
+def test_a_tree_that_is_read_wrongly_is_a_finding(made: DatabaseUrl, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> bool:
+        raise KeyError("relid")
+
+    monkeypatch.setattr("svc.check.prove.is_single", fail)
+    (found,) = prove(made, pair(rows, "select id from teams limit 1", "one"))
+    assert (found.kind, found.query, "KeyError: 'relid'" in found.found) == ("sql", "rows", True)
+
+
 @pytest.mark.parametrize(
     "statement", ["analyze {}", "truncate {} restart identity", "lock table {} in share mode"]
 )
