@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any, get_args, get_origin
@@ -42,8 +41,6 @@ FILLERS = {
     "uuid": "lpad(to_hex(n), 32, '0')::uuid",
     "jsonb": "'{}'",
     "json": "'{}'",
-    "text[]": "array['v' || n]",
-    "bigint[]": "array[n]",
     "interval": "n * interval '1 second'",
     "date": "date '2026-01-01' - n::int % 3000",
     "timestamp with time zone": "timestamptz '2026-01-01Z' - n * interval '1 minute'",
@@ -84,42 +81,71 @@ end $$
 """
 
 
-async def fill(connection: Connection, schema: Schema, used: set[str], rows: int = ROWS) -> None:
-    """Put rows into every table that is used, and analyse it. Where checks refuse them, the checks go."""
+async def fill(connection: Connection, schema: Schema, used: set[str], rows: int = ROWS) -> dict[str, str]:
+    """Put rows into every table that is used, and analyse it. Where checks refuse them, the checks go.
+
+    Return the tables that stay empty, each with the reason: trials on them would show nothing.
+    """
     labels = {enum.name: enum.labels for enum in await CatalogQueries.bind(connection).list_enum_labels()}
     tables: dict[str, list[Column]] = {}
     for column in schema.catalog.columns.values():
-        if column.table_name in used and filler(column, labels) and not column.generated:
+        if column.table_name in used and not column.generated:
             tables.setdefault(column.table_name, []).append(column)
     await connection.execute("set session_replication_role = replica")
-    for table, columns in tables.items():
-        names = ", ".join(f'"{column.name}"' for column in columns)
-        values = ", ".join(filler(column, labels) or "" for column in columns)
-        statement = (
-            f"insert into {table} ({names}) select {values} "  # noqa: S608
-            f"from generate_series(1, {rows}) as n on conflict do nothing"
-        )
-        # Where even without checks no row fits, the table stays empty, and trials on it show less.
-        for attempt in (statement, DROP_CHECKS, statement):
-            with suppress(asyncpg.PostgresError):
-                await connection.execute(attempt)
-                if attempt == statement:
-                    break
+    empty = {table: await fill_table(connection, table, tables[table], labels, rows) for table in tables}
     await connection.execute("reset session_replication_role")
     await connection.execute("vacuum analyze")
+    return {table: reason for table, reason in empty.items() if reason}
+
+
+async def fill_table(
+    connection: Connection,
+    table: str,
+    columns: Sequence[Column],
+    labels: Mapping[str, Sequence[str]],
+    rows: int,
+) -> str:
+    """Put rows into one table. Return why that cannot be done, or nothing."""
+    fillers = {column.name: value for column in columns if (value := filler(column, labels))}
+    names, values = ", ".join(f'"{name}"' for name in fillers), ", ".join(fillers.values())
+    source = f"from generate_series(1, {rows}) as n on conflict do nothing"
+    statement = f"insert into {table} ({names}) select {values} {source}"
+    reason = ""
+    for attempt in (statement, DROP_CHECKS, statement):
+        try:
+            await connection.execute(attempt)
+        except asyncpg.PostgresError as error:
+            reason = f"{error.sqlstate} {error.args[0]}"
+        else:
+            if attempt == statement:
+                return ""
+    return reason
 
 
 def filler(column: Column, labels: Mapping[str, Sequence[str]]) -> str | None:
     """Return the value for row `n`, if its type has one; a reference stays null where it can."""
     if column.foreign_key and not column.not_null:
         return None
-    value = FILLERS.get(column.type.partition("(")[0])
-    if column.type in labels:
-        listed = ", ".join(f"'{label}'" for label in labels[column.type])
-        value = f"(array[{listed}]::{column.type}[])[(n - 1) % {len(labels[column.type])} + 1]"
-    elif length := re.fullmatch(r"character(?: varying)?\((\d+)\)", column.type):
-        value = f"left('v' || n, {length[1]})"
-    return value if column.not_null or value is None else f"case when n % 2 = 1 then {value} end"
+    value = make_filler(column.type, labels)
+    if value is None:
+        return None
+    value = f"({value})::{column.type}"
+    return value if column.not_null else f"case when n % 2 = 1 then {value} end"
+
+
+def make_filler(type_: str, labels: Mapping[str, Sequence[str]]) -> str | None:
+    """Return the value of a type for row `n`: of an enum a label, of an array one with one value."""
+    if type_.endswith("[]"):
+        element = make_filler(type_.removesuffix("[]"), labels)
+        return element and f"array[{element}]"
+    if type_ in labels:
+        listed = ", ".join(f"'{label}'" for label in labels[type_])
+        return f"(array[{listed}])[(n - 1) % {len(labels[type_])} + 1]"
+    if length := re.fullmatch(r"character(?: varying)?\((\d+)\)", type_):
+        return f"left('v' || n, {length[1]})"
+    if digits := re.fullmatch(r"numeric\((\d+),(\d+)\)", type_):
+        return f"n % {10 ** max(0, int(digits[1]) - int(digits[2]))}"
+    return FILLERS.get(re.sub(r"\(\d+\)", "", type_))
 
 
 def find_nulls(types: Sequence[Any]) -> dict[int, object]:

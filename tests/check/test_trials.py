@@ -317,3 +317,36 @@ def test_no_table_stops_the_check(empty_url: DatabaseUrl) -> None:
         return stopped
 
     assert run(empty_url, work) == {}
+
+
+FILLED = """
+create table made (
+    id bigint generated always as identity primary key, notes jsonb not null, more json, score numeric(3,2) not null,
+    whole numeric(4), words varchar(3)[] not null, numbers numeric(3,1)[], documents jsonb[] not null, flags boolean[],
+    at timestamptz(0) not null, day date, span interval, mood mood not null, moods mood[], code char(2) not null
+)
+"""
+
+
+def test_a_table_of_any_usual_types_is_filled(filled: Filled) -> None:
+    async def work(connection: Connection) -> tuple[dict[str, str], int]:
+        await connection.execute(FILLED)
+        try:
+            found = await fill(connection, await read_schema(connection), {"made"}, 100)
+            return found, await connection.fetchval("select count(*) from made")
+        finally:
+            await connection.execute("drop table made")
+
+    assert run(filled[0], work) == ({}, 100)
+
+
+def test_a_table_that_cannot_be_filled_is_told(filled: Filled) -> None:
+    async def work(connection: Connection) -> dict[str, str]:
+        await connection.execute("create table made (id bigint primary key, place point not null)")
+        try:
+            return await fill(connection, await read_schema(connection), {"made"}, 100)
+        finally:
+            await connection.execute("drop table made")
+
+    ((table, reason),) = run(filled[0], work).items()
+    assert (table, reason[:5]) == ("made", "23502")
