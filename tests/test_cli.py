@@ -18,7 +18,7 @@ from svc.http.resource import Outline
 from svc.postgres.embedded import EmbeddedServer
 from svc.postgres.migrations import read_files
 from tests.support import RESOURCES, problem
-from tests.support.command_line import Cli, Served
+from tests.support.command_line import Cli, Served, end_server
 from tests.support.waiting import wait_for
 
 COMMANDS = {command.name for resource in RESOURCES for command in resource.commands}
@@ -204,6 +204,7 @@ def test_workers_do_not_outlive_the_service(begin: Begin) -> None:
     with cli.serve("--workers", "2") as served:
         served.end(signal.SIGKILL)
         wait_for(lambda: not served.is_listening())
+    wait_for(lambda: end_server(cli))  # which a killed service leaves to the next one
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

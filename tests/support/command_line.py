@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,12 @@ def clean_up() -> None:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-        if cli.has_server():
-            with EmbeddedServer(cli.data):
-                pass
+        wait_for(partial(end_server, cli))
+
+
+def end_server(cli: Cli) -> bool:
+    """End an embedded server that nobody stopped; return whether there is none. A killed worker takes a moment."""
+    if cli.has_server():
+        with EmbeddedServer(cli.data):
+            pass
+    return not cli.has_server()
