@@ -18,27 +18,29 @@ class Fixpoint(Generic[V]):
         self._values: dict[Hashable, V] = {}
         self._seen: set[Hashable] = set()
         self._computing: set[Hashable] = set()
-        self._again = False
+        self._circular = self._grown = False
 
     def get(self, key: Hashable, compute: Callable[[], V]) -> V:
         """Return the value of a key, which `compute` makes of others."""
         if key in self._computing:
-            self._again = True
+            self._circular = True
         elif key not in self._seen:
             self._compute(key, compute)
         return self._values.get(key, self._least)
 
     def _compute(self, key: Hashable, compute: Callable[[], V]) -> None:
         known = set(self._seen)
-        while True:
-            self._seen.add(key)
-            self._computing.add(key)
-            value = compute()
-            self._computing.discard(key)
-            grown = value != self._values.get(key, self._least)
-            self._values[key] = value
-            if self._computing or not (grown and self._again):
-                break
-            self._seen = set(known)
+        self._compute_once(key, compute)
+        while not self._computing and self._circular and self._grown:  # whichever of them grew
+            self._seen, self._grown = set(known), False
+            self._compute_once(key, compute)
         if not self._computing:
-            self._again = False
+            self._circular = self._grown = False
+
+    def _compute_once(self, key: Hashable, compute: Callable[[], V]) -> None:
+        self._seen.add(key)
+        self._computing.add(key)
+        value = compute()
+        self._computing.discard(key)
+        self._grown |= value != self._values.get(key, self._least)
+        self._values[key] = value
