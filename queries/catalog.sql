@@ -10,10 +10,10 @@ select
     a.attrelid::regclass::text as table_name,
     a.attname::text as name,
     format_type(a.atttypid, a.atttypmod) as type,
-    -- One that is not valid yet holds for new rows alone, one that is not inherited not for parts of the table, and
-    -- a foreign table is believed what it says.
+    -- One that is not valid yet holds for new rows alone, one that is not inherited not for parts of the table, a
+    -- foreign table is believed what it says, and a view's column may be one of an outer join, whatever its domain.
     (a.attnotnull or t.typtype = 'd' and t.typnotnull)
-        and c.relkind <> 'f'
+        and c.relkind in ('r', 'p', 'S')
         and not exists (
             select from pg_constraint as k
             where k.conrelid = a.attrelid

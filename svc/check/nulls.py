@@ -330,7 +330,7 @@ def is_total(scope: Scope, call: Node) -> bool:
 def find_deciding(scope: Scope, call: Node) -> list[Node]:
     """Return the arguments of which a null may make the result one."""
     name, arguments = scope.catalog.functions.get(call["funcid"]), listed(call["args"])
-    if name in CALLED_ON_NULL:
+    if name in CALLED_ON_NULL and call["funcvariadic"] == "false":  # of an array that is null they are
         return []
     return arguments[:1] if name in ("array_remove", "array_replace") else arguments
 

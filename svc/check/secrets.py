@@ -254,8 +254,7 @@ class Secrets:
     def _of_call(self, scope: Scope, entry: Node) -> Found:
         """Return the secrets that decide the rows of a function in `from`."""
         if body := self._find_body(entry):
-            rows = NONE.union(*map(self.of_rows, body.walk()))
-            return rows | self.of(scope, entry["functions"][0]["funcexpr"]["args"])
+            return self._of_all_rows(body) | self.of(scope, entry["functions"][0]["funcexpr"]["args"])
         return self.of(scope, entry["functions"])
 
     def _read(self, routine: Routine) -> Iterator[Found]:
@@ -265,7 +264,7 @@ class Secrets:
         elif routine.tree:
             *_, last = scopes = self._scopes_of(routine.number, parse_queries(routine.tree))
             yield self.of_column(last)
-            yield from (self.of_rows(each) for scope in scopes for each in scope.walk())
+            yield from map(self._of_all_rows, scopes)
         elif routine.language not in ("c", "internal"):
             words = {word.casefold() for word in WORD.findall(routine.source)}
             yield self.all if words & RUNS_TEXT else NONE
@@ -301,18 +300,17 @@ class Secrets:
         deciding += [entry.get(field) for entry in entries for field in ("tablefunc", "tablesample")]
         deciding += [target["expr"] for target in find_sorted(query)]
         operations = [node for node in walk_own(query["setOperations"]) if node.get("all") == "false"]
-        views = [entry["relid"] for entry in entries if entry["rtekind"] == RELATION]
+        views = [self._view(entry["relid"]) for entry in entries if entry.get("relid") in self.catalog.views]
         return self.of(scope, deciding).union(
             self.of_column(scope) if operations else NONE,
-            *map(self._of_rows_of_view, views),
+            *map(self._of_all_rows, views),
             *(self._of_call(scope, entry) for entry in entries if entry["rtekind"] == FUNCTION),
         )
 
-    def _of_rows_of_view(self, relation: str) -> Found:
-        if relation not in self.catalog.views:
-            return NONE
-        scopes = [*self._view(relation).walk()]
-        return self._known.get(("rows", relation), lambda: NONE.union(*map(self.of_rows, scopes)))
+    def _of_all_rows(self, scope: Scope) -> Found:
+        """Return the secrets that decide the rows of a view's or a function's query, and of all in it."""
+        scopes = [*scope.walk()]
+        return self._known.get((scope, "rows"), lambda: NONE.union(*map(self.of_rows, scopes)))
 
     def find_writings(self, scope: Scope) -> Iterator[tuple[str, Found]]:
         """Yield each column that is no secret and into which a query writes one, with what it writes."""

@@ -101,7 +101,7 @@ def check_revealing(path: Path, nodes: Sequence[ast.AST], revealer: str) -> Iter
             revealing = {alias.name for alias in node.names} & {SECRET}
         else:
             text = getattr(node, "attr", None) or getattr(node, "value", None)
-            revealing |= {text} if isinstance(text, str) and MANGLED in text else set()
+            revealing |= {text} if isinstance(text, str) and (MANGLED in text or text == SECRET) else set()
         if revealing:
             yield report(path, node, expected, ast.unparse(node))
 

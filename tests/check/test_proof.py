@@ -51,6 +51,7 @@ create view team_names as select name, motto from teams;
 create domain code as text not null;
 create domain sure as code;
 create table domains (code code, maybe text, sure sure);
+create view outer_domains as select t.name, d.code from teams t left join domains d on d.maybe = t.name;
 """
 
 
@@ -163,6 +164,9 @@ NULLABILITY = [
             " select b, a, c from r) select a, b, c from r"),
     ("-n", "select name, motto from team_names"),
     ("-nn", "select code, maybe, sure from domains"),
+    ("-n", "select name, code from outer_domains"),
+    ("nn-", "select concat(variadic labels || null::text[]), jsonb_build_array(variadic null::text[]), concat(null)"
+            " from members left join teams on false"),
     ("--", "select rank in (1, 2), rank = any (array[1, 2]) from members"),
     ("nnn", "select rank in (1, null), born = any ('{2026-01-01}'), name = any (array_agg(motto)) from members, teams"
             " group by rank, born, name"),

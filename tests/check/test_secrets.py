@@ -66,6 +66,9 @@ create function through_another(wanted bigint) returns text language plpgsql
     as $$ begin return find_hash(wanted); end $$;
 create function run_it(command text) returns text language plpgsql
     as $$ declare found text; begin execute command into found; return found; end $$;
+create function around() returns table (id bigint, name text) language sql as 'select id, name from people';
+create or replace function around() returns table (id bigint, name text) language sql
+    as $$ select a.id, p.name from around() a join people p on p.id = a.id where p.hash > 'b' $$;
 create function add_one(n bigint) returns bigint language plpgsql as $$ begin return n + 1; end $$;
 create function step(state text, n bigint) returns text language plpgsql
     as $$ begin return state || hash_of(n); end $$;
@@ -265,6 +268,7 @@ select count(*) from (select distinct hash from people) x
 select count(*) from (select hash from people union select name from people) x
 select count(*) from (select hash from people intersect select name from people) x
 select id from people where is_strong(id)
+select id from around()
 select id from people where hint = 'ab' and id = 1 or hint like 'a%'
 select id from events where detail > 'b'
 """.strip().splitlines()
@@ -401,6 +405,8 @@ def test_a_mark_lets_no_secret_be_written_down(made: DatabaseUrl) -> None:
         "import svc.postgres.secret",
         "x = found._Secret__value",
         "x = getattr(found, '_Secret__value')",
+        "x = importlib.import_module('svc.postgres.secret')",
+        "x = sys.modules['svc.postgres.secret'].reveal",
     ],
 )
 def test_one_module_alone_reveals_secrets(text: str) -> None:
