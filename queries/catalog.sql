@@ -14,13 +14,7 @@ select
     -- foreign table is believed what it says, and a view's column may be one of an outer join, whatever its domain.
     (a.attnotnull or t.typtype = 'd' and t.typnotnull)
         and c.relkind in ('r', 'p', 'S')
-        and not exists (
-            select from pg_constraint as k
-            where k.conrelid = a.attrelid
-                and k.contype = 'n'
-                and a.attnum = any(k.conkey)
-                and not (k.convalidated and (not k.connoinherit or not c.relhassubclass))
-        )
+        and w.number is null
         and not (c.relhassubclass and exists (
             select from pg_inherits as h
             join pg_class as p on p.oid = h.inhrelid
@@ -40,6 +34,13 @@ join pg_type as t on t.oid = a.atttypid
 left join pg_type as e on e.oid = t.typelem and t.typcategory = 'A'
 left join (select distinct conrelid, unnest(conkey) as number from pg_constraint where contype = 'f') as f
     on f.conrelid = a.attrelid and f.number = a.attnum
+left join (
+    select distinct k.conrelid, unnest(k.conkey) as number
+    from pg_constraint as k
+    join pg_class as r on r.oid = k.conrelid
+    where k.contype = 'n' and not (k.convalidated and (not k.connoinherit or not r.relhassubclass))
+) as w
+    on w.conrelid = a.attrelid and w.number = a.attnum
 where c.relkind in ('r', 'p', 'v', 'm', 'f', 'S', 'c')
     and n.nspname <> 'pg_toast'
     and (:system or {is_ours})
