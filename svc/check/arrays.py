@@ -3,13 +3,11 @@
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from svc.check.nulls import ARRAY, Nulls, find_type
+from svc.check.kinds import Entry, Statement, Sublink
+from svc.check.nulls import Nulls, find_type
 from svc.check.rows import is_known
 from svc.check.scope import Scope
 from svc.check.tree import Node, listed, read_bytes, unwrap, walk
-
-SELECT, FUNCTION = "1", "3"
-"""Kinds of statements and of range table entries (PostgreSQL, nodes/nodes.h and nodes/parsenodes.h)."""
 
 
 class Array(NamedTuple):
@@ -26,7 +24,11 @@ class Array(NamedTuple):
 def has_one_row(scope: Scope) -> bool:
     """Return whether there is always one row, and never none: an aggregate over all rows."""
     query = scope.query
-    plain = (query["commandType"], query["hasAggs"], query["hasTargetSRFs"]) == (SELECT, "true", "false")
+    plain = (query["commandType"], query["hasAggs"], query["hasTargetSRFs"]) == (
+        Statement.SELECT,
+        "true",
+        "false",
+    )
     cutting = ("groupClause", "groupingSets", "havingQual", "limitCount", "limitOffset", "setOperations")
     return plain and not any(query[clause] for clause in cutting)
 
@@ -69,7 +71,7 @@ def is_nested(scope: Scope, expression: Node) -> bool:
         return of_arrays and scope.catalog.functions.get(expression["aggfnoid"]) == "array_agg"
     if kind == "ARRAYEXPR":
         return bool(expression["multidims"] == "true")
-    if kind == "SUBLINK" and expression["subLinkType"] == ARRAY:
+    if kind == "SUBLINK" and expression["subLinkType"] == Sublink.ARRAY:
         inner = scope.inside(expression["subselect"]).targets[0]["expr"]
         return find_type(inner) in scope.catalog.arrays
     if kind in ("COALESCEEXPR", "MINMAXEXPR"):
@@ -96,7 +98,7 @@ def is_empty(expression: Node) -> bool:
 def find_unnested(scope: Scope) -> Iterator[tuple[int, str]]:
     """Yield the number of each parameter that `unnest` makes a column of, and the name of that column."""
     for entry in walk(scope.query):
-        if entry[""] != "RANGETBLENTRY" or entry["rtekind"] != FUNCTION:
+        if entry[""] != "RANGETBLENTRY" or entry["rtekind"] != Entry.FUNCTION:
             continue
         calls: list[Node] = [function["funcexpr"] for function in entry["functions"]]
         for call, column in zip(calls, entry["eref"]["colnames"], strict=False):

@@ -9,22 +9,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from svc.check.fixpoint import Fixpoint
+from svc.check.kinds import Entry, Param, Statement, Sublink
 from svc.check.rows import is_present
-from svc.check.scope import (
-    CTE,
-    DELETE,
-    FUNCTION,
-    GROUP,
-    INSERT,
-    JOIN,
-    MERGE,
-    RELATION,
-    SUBQUERY,
-    UPDATE,
-    VALUES,
-    Parameters,
-    Scope,
-)
+from svc.check.scope import Scope, find_aliased, open_view
 from svc.check.tree import WRAPPERS, Node, conjuncts, has_null, listed, unwrap, walk
 
 TOTAL_OPERATORS = frozenset(
@@ -85,9 +72,6 @@ CASTS = frozenset(["bool", "int2", "int4", "int8", "numeric", "float4", "float8"
 JSON = ("114", "3802")
 """The types json and jsonb by their numbers."""
 
-EXISTS, ALL, ANY, ONE, ARRAY = "0", "1", "2", "4", "6"
-"""Kinds of sub-queries in expressions (nodes/primnodes.h)."""
-
 OLD, NEW = "1", "2"
 """Which row `returning` gives, where it says so."""
 
@@ -97,7 +81,6 @@ class Nulls:
 
     def __init__(self) -> None:
         self._known = Fixpoint(False)
-        self._views: dict[str, Scope] = {}
 
     # Columns
 
@@ -123,7 +106,8 @@ class Nulls:
         if kind == "VAR":
             return self._of_variable(scope, expression)
         if kind == "PARAM":
-            return expression["paramkind"] != "0" or expression["paramid"] in scope.parameters.nullable
+            ours = expression["paramkind"] == Param.EXTERNAL
+            return not ours or expression["paramid"] in scope.parameters.nullable
         if kind == "CONST":
             return bool(expression["constisnull"] == "true")
         if kind in NEVER_NULL:
@@ -187,13 +171,13 @@ class Nulls:
 
     def _of_sublink(self, scope: Scope, sublink: Node) -> bool:
         kind = sublink["subLinkType"]
-        if kind in (EXISTS, ARRAY):
+        if kind in (Sublink.EXISTS, Sublink.ARRAY):
             return False
         inner = scope.inside(sublink["subselect"])
-        if kind == ONE:
+        if kind == Sublink.ONE:
             return not is_present(inner) or self.of_column(inner, 0)
         test = sublink["testexpr"]
-        if kind not in (ALL, ANY) or test[""] != "OPEXPR":
+        if kind not in (Sublink.ALL, Sublink.ANY) or test[""] != "OPEXPR":
             return True
         total = scope.catalog.operators.get(test["opno"]) in TOTAL_OPERATORS
         return not total or self.of(scope, test["args"][0]) or self.of_column(inner, 0)
@@ -205,11 +189,15 @@ class Nulls:
         number, column = variable["varno"], variable["varattno"]
         kind, ours = scope.query["commandType"], number == scope.query["resultRelation"]
         returned = variable["varreturningtype"]
-        if (returned == OLD and kind == INSERT) or (returned == NEW and kind == DELETE) or kind == MERGE:
+        if (
+            (returned == OLD and kind == Statement.INSERT)
+            or (returned == NEW and kind == Statement.DELETE)
+            or kind == Statement.MERGE
+        ):
             return True
         if scope.query["groupingSets"]:
             return True
-        changed = ours and kind == UPDATE and returned != OLD  # `returning` gives the new value
+        changed = ours and kind == Statement.UPDATE and returned != OLD  # `returning` gives the new value
         if not changed and (number, column) in find_filtered(scope):
             return False
         return bool(variable["varnullingrels"]) or self._of_entry(scope, number, int(column))
@@ -220,31 +208,23 @@ class Nulls:
         kind = entry["rtekind"]
         if column <= 0:
             return False
-        if kind == RELATION:
+        if kind == Entry.RELATION:
             return self._of_stored(scope, entry["relid"], column)
-        if kind in (JOIN, GROUP):
-            return self.of(scope, entry["joinaliasvars" if kind == JOIN else "groupexprs"][column - 1])
-        if kind == VALUES:
+        if kind in (Entry.JOIN, Entry.GROUP):
+            return self.of(scope, entry["joinaliasvars" if kind == Entry.JOIN else "groupexprs"][column - 1])
+        if kind == Entry.VALUES:
             return any(self._of_each(scope, [row[column - 1] for row in entry["values_lists"]]))
-        inner = scope.inner(entry) if kind in (SUBQUERY, CTE) else None
+        inner = scope.inner(entry) if kind in (Entry.SUBQUERY, Entry.CTE) else None
         if inner and column <= len(inner.targets):  # else one that `search` or `cycle` made
             return self.of_column(inner, column - 1)
-        return kind != FUNCTION or not is_counted(scope, entry, column)
+        return kind != Entry.FUNCTION or not is_counted(scope, entry, column)
 
     def _of_stored(self, scope: Scope, relation: str, column: int) -> bool:
         known = scope.catalog.columns.get((relation, str(column)))
         if known is None or known.not_null:
             return known is None
-        view = self._find_view(scope, relation)
+        view = find_view(scope, relation)
         return view is None or self.of_column(view, column - 1)
-
-    def _find_view(self, scope: Scope, relation: str) -> Scope | None:
-        """Return the query of a view; what a materialized one holds may be of another time."""
-        if relation in scope.catalog.views and relation not in scope.catalog.materialized:
-            if relation not in self._views:
-                self._views[relation] = Scope(scope.catalog.views[relation], scope.catalog, Parameters())
-            return self._views[relation]
-        return None
 
     # Elements of arrays
 
@@ -265,7 +245,8 @@ class Nulls:
         if kind == "ARRAYEXPR":
             return any(self._of_each(scope, expression["elements"]))
         if kind == "PARAM":
-            return expression["paramkind"] != "0" or expression["paramid"] in scope.parameters.holding
+            ours = expression["paramkind"] == Param.EXTERNAL
+            return not ours or expression["paramid"] in scope.parameters.holding
         if kind == "VAR":
             return self._in_variable(scope, expression)
         if kind in ("COALESCEEXPR", "MINMAXEXPR"):
@@ -281,7 +262,7 @@ class Nulls:
             return self.of(scope, argument["expr"])
         if kind == "SUBLINK":
             inner = scope.inside(expression["subselect"])
-            column = self.of_column if expression["subLinkType"] == ARRAY else self.in_column
+            column = self.of_column if expression["subLinkType"] == Sublink.ARRAY else self.in_column
             return column(inner, 0)
         if kind == "FUNCEXPR":
             return self._in_result(scope, expression)
@@ -306,15 +287,19 @@ class Nulls:
         """Return whether an array in a column may hold a null: of a table, unless a constraint forbids it."""
         scope = scope.ancestor(variable["varlevelsup"])
         entry, index = scope.entry(variable["varno"]), int(variable["varattno"]) - 1
-        if entry["rtekind"] in (JOIN, GROUP):
-            values = entry["joinaliasvars" if entry["rtekind"] == JOIN else "groupexprs"]
+        if values := find_aliased(entry):
             return self.in_array(scope, values[index])
-        if entry["rtekind"] == VALUES:
+        if entry["rtekind"] == Entry.VALUES:
             return any(self.in_array(scope, row[index]) for row in entry["values_lists"])
         inner = scope.inner(entry)
-        if entry["rtekind"] == RELATION:
-            inner = self._find_view(scope, entry["relid"])
+        if entry["rtekind"] == Entry.RELATION:
+            inner = find_view(scope, entry["relid"])
         return inner is None or index >= len(inner.targets) or self.in_column(inner, index)
+
+
+def find_view(scope: Scope, relation: str) -> Scope | None:
+    """Return the query of a view; what a materialized one holds may be of another time."""
+    return None if relation in scope.catalog.materialized else open_view(scope.catalog, relation)
 
 
 def is_total(scope: Scope, call: Node) -> bool:

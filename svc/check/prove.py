@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from svc.check.arrays import find_unnested, has_one_row, is_nested, read_array
 from svc.check.findings import Finding, Kind, find, find_column, find_parameter, find_position
+from svc.check.kinds import Statement
 from svc.check.nulls import Nulls
 from svc.check.rows import is_present, is_single
 from svc.check.schema import Catalog, find_views, read_catalog, read_tree, read_views
@@ -366,15 +367,11 @@ def find_facts(scope: Scope, keys: set[str]) -> Facts:
     return Facts(dict(sorted(columns.items())), sorted(keys), inserts, find_breakable(scope))
 
 
-CHANGES = ("2", "3", "4", "5")
-"""Kinds of statements that change rows: update, insert, delete, merge (PostgreSQL, nodes/nodes.h)."""
-
-
 def find_breakable(scope: Scope) -> list[str]:
     """Return the constraints that a query may break: those of the tables that it changes."""
     found: set[str] = set()
     for node in walk(scope.query):
-        if node[""] == "QUERY" and node["commandType"] in CHANGES:
+        if node[""] == "QUERY" and node["commandType"] != Statement.SELECT:
             changed = node["rtable"][int(node["resultRelation"]) - 1]
             found.update(scope.catalog.constraints.get(changed["relid"], ()))
     return sorted(found)

@@ -3,12 +3,16 @@
 from collections.abc import Iterator, Sequence, Set
 from typing import Any, NamedTuple
 
-from svc.check.scope import CTE, FUNCTION, INSERT, MERGE, RELATION, RESULT, SELECT, SUBQUERY, VALUES, Scope
+from svc.check.kinds import Entry, Statement
+from svc.check.scope import Scope
 from svc.check.tree import Node, conjuncts, listed, read_bytes, relabelled, walk_own
 
 LEFT, RIGHT = "1", "3"
-BY_SOURCE = "1"
-"""Kinds of joins; of an action of a merge, that of rows of the target that no row of the source matches."""
+"""Kinds of joins."""
+
+BY_SOURCE, UNION, NOTHING, SKIP_LOCKED = "1", "1", "1", "1"
+"""An action of a merge for what no row of the source matches; a set operation; what an insert does where a
+row is there already; what a lock does where somebody else has one."""
 
 # At most one
 
@@ -33,9 +37,9 @@ def prove_single(scope: Scope, used: set[str]) -> bool:
         return True
     if query["hasTargetSRFs"] == "true" or query["setOperations"] or query["groupingSets"]:
         return False
-    if query["commandType"] == INSERT:
+    if query["commandType"] == Statement.INSERT:
         return inserts_one(scope, used)
-    if query["commandType"] == MERGE:
+    if query["commandType"] == Statement.MERGE:
         return merges_one(scope, used)
     return is_aggregate(query) or joins_one(scope, used)
 
@@ -69,12 +73,14 @@ def inserts_one(scope: Scope, used: set[str]) -> bool:
     """Return whether an insert is of `values` with one row, or of a sub-query of one."""
     sources = [scope.entry(number) for number in references(scope.query["jointree"])]
     for entry in sources:
-        if entry["rtekind"] == VALUES and len(entry["values_lists"]) > 1:
+        if entry["rtekind"] == Entry.VALUES and len(entry["values_lists"]) > 1:
             return False
         inner = scope.inner(entry)
         if inner and not is_single(inner, used):
             return False
-    return all(entry["rtekind"] in (SUBQUERY, VALUES, CTE, RESULT) for entry in sources)
+    return all(
+        entry["rtekind"] in (Entry.SUBQUERY, Entry.VALUES, Entry.CTE, Entry.RESULT) for entry in sources
+    )
 
 
 def merges_one(scope: Scope, used: set[str]) -> bool:
@@ -132,7 +138,7 @@ def entry_is_single(
 ) -> bool:
     """Return whether an entry has at most one row for each row of the entries in `single`."""
     entry = scope.entry(number)
-    if entry["rtekind"] == RELATION:
+    if entry["rtekind"] == Entry.RELATION:
         columns = scope.catalog.columns
         numbers = fixed_columns(scope, number, conditions, single)
         fixed = {column.name for n in numbers if (column := columns.get((entry["relid"], n)))}
@@ -143,10 +149,10 @@ def entry_is_single(
         return key is not None
     if not find_lateral(entry) <= single:  # one row for each row of another entry, which may have many
         return False
-    if entry["rtekind"] == VALUES:
+    if entry["rtekind"] == Entry.VALUES:
         return len(entry["values_lists"]) == 1
     inner = scope.inner(entry)
-    return entry["rtekind"] == RESULT or (inner is not None and is_single(inner, used))
+    return entry["rtekind"] == Entry.RESULT or (inner is not None and is_single(inner, used))
 
 
 def find_lateral(value: Any, depth: int = 0) -> set[str]:
@@ -210,11 +216,11 @@ def prove_present(scope: Scope) -> bool:
         return False
     if query["setOperations"]:
         return operation_is_present(scope, query["setOperations"])
-    if query["commandType"] == INSERT:
+    if query["commandType"] == Statement.INSERT:
         return returns_always(query) and all(
             entry_is_present(scope, number) for number in references(query["jointree"])
         )
-    return query["commandType"] == SELECT and (is_aggregate(query) or joins_some(scope))
+    return query["commandType"] == Statement.SELECT and (is_aggregate(query) or joins_some(scope))
 
 
 def operation_is_present(scope: Scope, operation: Node) -> bool:
@@ -223,10 +229,6 @@ def operation_is_present(scope: Scope, operation: Node) -> bool:
         return entry_is_present(scope, operation["rtindex"])
     sides = (operation_is_present(scope, operation[side]) for side in ("larg", "rarg"))
     return operation["op"] == UNION and any(sides)
-
-
-UNION, NOTHING = "1", "1"
-"""The union among set operations; what is done where a row of an insert is there already."""
 
 
 def returns_always(query: Node) -> bool:
@@ -240,9 +242,6 @@ def joins_some(scope: Scope) -> bool:
     query = scope.query
     skipping = any(mark["waitPolicy"] == SKIP_LOCKED for mark in listed(query["rowMarks"]))
     return not skipping and tree_is_present(scope, query["jointree"])
-
-
-SKIP_LOCKED = "1"
 
 
 def tree_is_present(scope: Scope, tree: Node) -> bool:
@@ -259,10 +258,10 @@ def tree_is_present(scope: Scope, tree: Node) -> bool:
 def entry_is_present(scope: Scope, number: str) -> bool:
     """Return whether an entry of a range table always has a row."""
     entry = scope.entry(number)
-    if entry["rtekind"] == FUNCTION:
+    if entry["rtekind"] == Entry.FUNCTION:
         calls = [function["funcexpr"] for function in listed(entry["functions"])]
         return any(call[""] != "FUNCEXPR" or call["funcretset"] == "false" for call in calls)
     inner = scope.inner(entry)
     if inner is None or inner in scope.chain():  # where it refers to itself, that gives it no first row
-        return entry["rtekind"] in (VALUES, RESULT)
+        return entry["rtekind"] in (Entry.VALUES, Entry.RESULT)
     return is_present(inner)

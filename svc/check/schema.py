@@ -1,7 +1,7 @@
 """The live schema, as far as the proofs look at it: all of PostgreSQL's catalog that a statement may name."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import asyncpg
 from msgspec import Struct, structs
@@ -31,6 +31,8 @@ class Catalog(Struct, frozen=True):
     references: Mapping[Key, list[Key]]
     views: dict[str, Node]
     """The queries of views, more of them as statements name them."""
+    opened: dict[str, Any]
+    """The scopes of those that were looked at: see `open_view`."""
     materialized: frozenset[str]
     arrays: frozenset[str]
     """The types that are arrays."""
@@ -57,6 +59,7 @@ async def read_catalog(connection: Connection) -> Catalog:
             for each in await queries.list_references()
         ),
         views={},
+        opened={},
         arrays=frozenset(map(str, await queries.list_array_types())),
         materialized=frozenset(map(str, await queries.list_views_of(kind="m"))),
     )

@@ -3,12 +3,9 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from svc.check.kinds import Entry, Statement
 from svc.check.schema import Catalog
-from svc.check.tree import Node, walk_own
-
-SELECT, UPDATE, INSERT, DELETE, MERGE = "1", "2", "3", "4", "5"
-RELATION, SUBQUERY, JOIN, FUNCTION, VALUES, CTE, RESULT, GROUP = "0", "1", "2", "3", "5", "6", "8", "9"
-"""Kinds of statements and of range table entries (PostgreSQL, nodes/nodes.h and nodes/parsenodes.h)."""
+from svc.check.tree import Node, listed, walk_own
 
 
 class Parameters(NamedTuple):
@@ -50,10 +47,9 @@ class Scope:
     @property
     def targets(self) -> list[Node]:
         """Return the columns that come out, in order."""
-        listed: list[Node] = (
-            self.query["targetList"] if self.query["commandType"] == "1" else self.query["returningList"]
-        ) or []
-        return [target for target in listed if target["resjunk"] == "false"]
+        selects = self.query["commandType"] == Statement.SELECT
+        targets = listed(self.query["targetList" if selects else "returningList"])
+        return [target for target in targets if target["resjunk"] == "false"]
 
     def entry(self, number: str) -> Node:
         """Return an entry of the range table."""
@@ -62,9 +58,9 @@ class Scope:
 
     def inner(self, entry: Node) -> "Scope | None":
         """Return the query behind a sub-query's or a common table expression's entry."""
-        if entry["rtekind"] == SUBQUERY:
+        if entry["rtekind"] == Entry.SUBQUERY:
             return self.inside(entry["subquery"])
-        if entry["rtekind"] == CTE:
+        if entry["rtekind"] == Entry.CTE:
             owner = self.ancestor(entry["ctelevelsup"])
             return owner.common_table(entry["ctename"])
         return None
@@ -92,3 +88,16 @@ class Scope:
                 raise LookupError("a variable of a query that is not there")
             scope = scope.outer
         return scope
+
+
+def open_view(catalog: Catalog, relation: str) -> Scope | None:
+    """Return the query of a view, the same object each time; None for what is no view, or is not known."""
+    if relation in catalog.views and relation not in catalog.opened:
+        catalog.opened[relation] = Scope(catalog.views[relation], catalog, Parameters())
+    return catalog.opened.get(relation)
+
+
+def find_aliased(entry: Node) -> list[Node]:
+    """Return what the columns of a join or of groups stand for; nothing for other entries."""
+    field = {Entry.JOIN: "joinaliasvars", Entry.GROUP: "groupexprs"}.get(entry["rtekind"])
+    return listed(entry[field]) if field else []

@@ -19,20 +19,9 @@ from functools import cached_property
 from typing import Any, cast
 
 from svc.check.fixpoint import Fixpoint
+from svc.check.kinds import Entry, Param, Statement, Sublink
 from svc.check.schema import Catalog
-from svc.check.scope import (
-    CTE,
-    FUNCTION,
-    GROUP,
-    INSERT,
-    JOIN,
-    RELATION,
-    SUBQUERY,
-    UPDATE,
-    VALUES,
-    Parameters,
-    Scope,
-)
+from svc.check.scope import Parameters, Scope, find_aliased, open_view
 from svc.check.tree import Node, listed, parse_queries, relabelled, walk, walk_own
 from svc.postgres.catalog import Column, Routine
 
@@ -53,11 +42,6 @@ RUNNERS = re.compile(
 WORD = re.compile(r"\w+")
 RUNS_TEXT = frozenset(["execute", "dblink", "plpy", "spi_exec_query", "spi_query", "spi_prepare"])
 
-EXTERNAL, MULTIPLE = "0", "3"
-"""Kinds of parameters: the statement's; a column of a sub-query that sets several (nodes/primnodes.h)."""
-
-EXISTS = "0"
-
 
 class Secrets:
     """The secrets of one schema, and where they get to."""
@@ -65,7 +49,7 @@ class Secrets:
     def __init__(self, catalog: Catalog) -> None:
         self.catalog = catalog
         self._known = Fixpoint(NONE)
-        self._scopes: dict[object, list[Scope]] = {}
+        self._scopes: dict[int, list[Scope]] = {}
 
     @cached_property
     def marked(self) -> dict[tuple[str, str], str]:
@@ -124,7 +108,7 @@ class Secrets:
         kind = expression[""]
         if kind == "FIELDSELECT" and (relation := self._find_row(scope, expression["arg"])):
             return self.of_relation(relation, int(expression["fieldnum"]))
-        if kind == "PARAM" and expression["paramkind"] == MULTIPLE:  # update … set (a, b) = (select …)
+        if kind == "PARAM" and expression["paramkind"] == Param.MULTIPLE:  # update … set (a, b) = (select …)
             number, column = divmod(int(expression["paramid"]), 2**16)
             sublinks = [n for n in walk_own(scope.query["targetList"]) if n.get("subLinkId") == str(number)]
             return NONE.union(*(self.of_column(scope.inside(n["subselect"]), column - 1) for n in sublinks))
@@ -144,18 +128,17 @@ class Secrets:
         kind = entry["rtekind"]
         if column < 0:
             return NONE
-        if kind == RELATION:
+        if kind == Entry.RELATION:
             return self.of_relation(entry["relid"], column)
-        if kind in (SUBQUERY, CTE) and (inner := scope.inner(entry)):
+        if kind in (Entry.SUBQUERY, Entry.CTE) and (inner := scope.inner(entry)):
             if column > len(inner.targets):
                 return self._of_path(scope, entry, inner)
             return self.of_column(inner, column - 1 if column else None)
-        if kind in (JOIN, GROUP):
-            values = entry["joinaliasvars" if kind == JOIN else "groupexprs"]
+        if values := find_aliased(entry):
             return self.of(scope, values[column - 1] if column else values)
-        if kind == VALUES and column:
+        if kind == Entry.VALUES and column:
             return self.of(scope, [row[column - 1] for row in entry["values_lists"]])
-        if kind == FUNCTION and column and (body := self._find_body(entry)):
+        if kind == Entry.FUNCTION and column and (body := self._find_body(entry)):
             given = entry["functions"][0]["funcexpr"]["args"]
             return self.of(scope, given) | self.of_column(body, column - 1)
         return self.of(scope, [entry.get(field) for field in ("values_lists", "functions", "tablefunc")])
@@ -165,8 +148,8 @@ class Secrets:
         if expression[""] != "VAR":
             return None
         entry = scope.ancestor(expression["varlevelsup"]).entry(expression["varno"])
-        if entry["rtekind"] != RELATION or expression["varattno"] == "0":
-            return str(entry["relid"]) if entry["rtekind"] == RELATION else None
+        if entry["rtekind"] != Entry.RELATION or expression["varattno"] == "0":
+            return str(entry["relid"]) if entry["rtekind"] == Entry.RELATION else None
         column = self.catalog.columns.get((entry["relid"], expression["varattno"]))
         return str(column.row_of) if column and column.row_of else None
 
@@ -194,8 +177,8 @@ class Secrets:
         """Yield the secrets of what a column is made of, or is a part of."""
         if column.row_of and str(column.row_of) != relation:
             yield self.of_relation(str(column.row_of), 0)
-        if relation in self.catalog.views:
-            yield self.of_column(self._view(relation), int(number) - 1)
+        if view := open_view(self.catalog, relation):
+            yield self.of_column(view, int(number) - 1)
         for node in walk(self.catalog.expressions.get((relation, number))):
             if node[""] == "VAR":
                 yield self.of_relation(relation, int(node["varattno"]))
@@ -222,14 +205,12 @@ class Secrets:
                 found.setdefault(parent, set()).add(relation)
         return found
 
-    def _scopes_of(self, key: object, queries: list[Node]) -> list[Scope]:
-        if key not in self._scopes:
-            self._scopes[key] = [Scope(query, self.catalog, Parameters()) for query in queries]
-        return self._scopes[key]
-
-    def _view(self, relation: str) -> Scope:
-        (scope,) = self._scopes_of(relation, [self.catalog.views[relation]])
-        return scope
+    def _bodies(self, routine: Routine) -> list[Scope]:
+        """Return the queries of a function that PostgreSQL has analysed, the same objects each time."""
+        if routine.number not in self._scopes:
+            queries = parse_queries(routine.tree or "()")
+            self._scopes[routine.number] = [Scope(query, self.catalog, Parameters()) for query in queries]
+        return self._scopes[routine.number]
 
     # Functions
 
@@ -248,7 +229,7 @@ class Secrets:
         routine = self.catalog.routines.get(str(calls[0].get("funcid"))) if len(calls) == 1 else None
         if routine is None or not routine.tree:
             return None
-        *_, last = self._scopes_of(routine.number, parse_queries(routine.tree))
+        *_, last = self._bodies(routine)
         return last if len(last.targets) == len(entry["eref"]["colnames"]) > 1 else None
 
     def _of_call(self, scope: Scope, entry: Node) -> Found:
@@ -262,7 +243,7 @@ class Secrets:
         if RUNNERS.fullmatch(routine.name):
             yield self.all
         elif routine.tree:
-            *_, last = scopes = self._scopes_of(routine.number, parse_queries(routine.tree))
+            *_, last = scopes = self._bodies(routine)
             yield self.of_column(last)
             yield from map(self._of_all_rows, scopes)
         elif routine.language not in ("c", "internal"):
@@ -296,15 +277,17 @@ class Secrets:
         deciding += [action["qual"] for action in listed(query.get("mergeActionList"))]
         if conflict := query.get("onConflict"):
             deciding += [conflict["arbiterWhere"], conflict["onConflictWhere"]]
-        entries = [entry for entry in listed(query["rtable"]) if entry["rtekind"] not in (SUBQUERY, CTE)]
+        entries = [
+            entry for entry in listed(query["rtable"]) if entry["rtekind"] not in (Entry.SUBQUERY, Entry.CTE)
+        ]
         deciding += [entry.get(field) for entry in entries for field in ("tablefunc", "tablesample")]
         deciding += [target["expr"] for target in find_sorted(query)]
         operations = [node for node in walk_own(query["setOperations"]) if node.get("all") == "false"]
-        views = [self._view(entry["relid"]) for entry in entries if entry.get("relid") in self.catalog.views]
+        views = [view for entry in entries if (view := open_view(self.catalog, str(entry.get("relid"))))]
         return self.of(scope, deciding).union(
             self.of_column(scope) if operations else NONE,
             *map(self._of_all_rows, views),
-            *(self._of_call(scope, entry) for entry in entries if entry["rtekind"] == FUNCTION),
+            *(self._of_call(scope, entry) for entry in entries if entry["rtekind"] == Entry.FUNCTION),
         )
 
     def _of_all_rows(self, scope: Scope) -> Found:
@@ -315,7 +298,11 @@ class Secrets:
     def find_writings(self, scope: Scope) -> Iterator[tuple[str, Found]]:
         """Yield each column that is no secret and into which a query writes one, with what it writes."""
         query = scope.query
-        lists = [listed(query["targetList"]) if query["commandType"] in (INSERT, UPDATE) else []]
+        lists = [
+            listed(query["targetList"])
+            if query["commandType"] in (Statement.INSERT, Statement.UPDATE)
+            else []
+        ]
         lists += [listed(action["targetList"]) for action in listed(query.get("mergeActionList"))]
         if conflict := query.get("onConflict"):
             lists.append(listed(conflict["onConflictSet"]))
@@ -329,7 +316,7 @@ class Secrets:
 
     def _tells_nothing(self, scope: Scope, expression: Node) -> bool:
         """Return whether this is `exists (…)`, which its own rows decide, or one of those below."""
-        if expression[""] == "SUBLINK" and expression["subLinkType"] == EXISTS:
+        if expression[""] == "SUBLINK" and expression["subLinkType"] == Sublink.EXISTS:
             return True
         return self._compares_with_parameter(scope, expression) or self._counts_rows(expression)
 
@@ -350,14 +337,13 @@ class Secrets:
             return False
         owner = scope.ancestor(expression["varlevelsup"])
         entry, index = owner.entry(expression["varno"]), int(expression["varattno"]) - 1
-        if entry["rtekind"] in (JOIN, GROUP):
-            values = entry["joinaliasvars" if entry["rtekind"] == JOIN else "groupexprs"]
+        if values := find_aliased(entry):
             return self._is_bare(owner, values[index], depth + 1)
         inner = owner.inner(entry)
-        if entry["rtekind"] == RELATION and entry["relid"] in self.catalog.views:
-            inner = self._view(entry["relid"])
+        if entry["rtekind"] == Entry.RELATION:
+            inner = open_view(self.catalog, entry["relid"])
         if inner is None:
-            return bool(entry["rtekind"] == RELATION)
+            return bool(entry["rtekind"] == Entry.RELATION)
         plain = not inner.query["setOperations"] and index < len(inner.targets)
         return plain and self._is_bare(inner, inner.targets[index]["expr"], depth + 1)
 
@@ -375,7 +361,8 @@ def is_given(expression: Node) -> bool:
     nodes = [*walk(expression)]
     outside = ("VAR", "SUBLINK", "QUERY", "AGGREF", "WINDOWFUNC", "CASETESTEXPR")
     return all(
-        node[""] not in outside and (node[""] != "PARAM" or node["paramkind"] == EXTERNAL) for node in nodes
+        node[""] not in outside and (node[""] != "PARAM" or node["paramkind"] == Param.EXTERNAL)
+        for node in nodes
     )
 
 
