@@ -175,16 +175,17 @@ def test_a_killed_harness_leaves_nothing() -> None:
 
 
 def test_a_server_is_waited_for_until_it_rests() -> None:
-    code = "import time; end = time.time() + 1.5\nwhile time.time() < end: pass\ntime.sleep(60)"
-    process = spawn([sys.executable, "-c", code])
+    code = "import time; print(flush=True)\nwhile time.process_time() < 1: pass\ntime.sleep(1000)"
+    process = spawn([sys.executable, "-c", code], output=subprocess.PIPE)
+    assert process.stdout
     try:
         server = Server(ROSTER[0], process, 0, 0.0)
-        time.sleep(0.3)
-        started = time.monotonic()
-        server.wait_until_idle()
-        assert 0.5 < time.monotonic() - started < 9
+        process.stdout.readline()
+        server.wait_until_idle(DEADLINE)
+        assert server.cpu() >= 0.99
     finally:
         end(process)
+        process.stdout.close()
 
 
 def test_an_ended_program_takes_its_children_with_it() -> None:
