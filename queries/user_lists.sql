@@ -77,6 +77,7 @@ array_agg(profile) filter (where :with_profile) as profile
 
 -- name: list_users_by_id :columns
 -- @hot
+-- @unindexed: filter.is_active, filter.created_from, filter.created_to: rows are walked until the page is full
 -- @not_null: created_at
 -- In the order of their ids.
 select {page}
@@ -91,6 +92,7 @@ from (
 
 -- name: list_users_by_id_desc :columns
 -- @hot
+-- @unindexed: filter.is_active, filter.created_from, filter.created_to: rows are walked until the page is full
 -- @not_null: created_at
 -- The newest ids first.
 select {page}
@@ -105,6 +107,7 @@ from (
 
 -- name: list_users_by_email :columns
 -- @hot
+-- @unindexed: filter.is_active, filter.created_from, filter.created_to: rows are walked until the page is full
 -- @not_null: created_at
 -- In the byte order of their emails.
 select {page}
@@ -119,6 +122,7 @@ from (
 
 -- name: list_users_by_email_desc :columns
 -- @hot
+-- @unindexed: filter.is_active, filter.created_from, filter.created_to: rows are walked until the page is full
 -- @not_null: created_at
 -- In the reverse byte order of their emails; no character is above U+10FFFF.
 select {page}
@@ -133,6 +137,7 @@ from (
 
 -- name: list_users_by_created_at :columns
 -- @hot
+-- @unindexed: filter.is_active: rows are walked until the page is full
 -- @not_null: created_at
 -- The oldest first.
 select {page}
@@ -147,6 +152,7 @@ from (
 
 -- name: list_users_by_created_at_desc :columns
 -- @hot
+-- @unindexed: filter.is_active: rows are walked until the page is full
 -- @not_null: created_at
 -- The youngest first.
 select {page}

@@ -130,6 +130,7 @@ where id = changed_id
 returning {row_without_profile};
 
 -- name: delete_user :execrows
+-- @hot
 -- Removes a user.
 delete from users
 where id = :id

@@ -1,29 +1,30 @@
 """Runs every proof on a scratch database, and tells what was found."""
 
 import tempfile
-from collections.abc import AsyncGenerator, Generator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Generator, Iterator, Sequence, Set
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, NamedTuple, get_args, get_type_hints
 from urllib.parse import urlsplit, urlunsplit
 
-import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from svc.check.findings import Finding, Kind, describe_mismatch, find, name_file
-from svc.check.laboratory import Experiment, fill
-from svc.check.prove import Proof, read_schema
+from svc.check.footprint import complete
+from svc.check.laboratory import FEW, ROWS, Experiment, fill
+from svc.check.prove import Proof, Schema, read_schema
 from svc.check.rollout import check_rollout, read_release
 from svc.check.source import check_source, is_checkout
 from svc.check.types import split_secret
 from svc.config import Config, DatabaseUrl
 from svc.http.resource import MACHINERY, Resource, collect_queries
 from svc.http.wiring import Mistake, find_mistakes
-from svc.postgres.catalog import PROVEN, Written, read_written
+from svc.postgres.catalog import CatalogQueries
 from svc.postgres.connection import Connection, connect
 from svc.postgres.embedded import EmbeddedServer
 from svc.postgres.mapping import find_struct, is_struct
 from svc.postgres.migrations import migrate, read_files
+from svc.postgres.proven import PROVEN, Footprint, Snapshot, Written, compare, read_snapshot, read_written
 from svc.postgres.queries import Signature
 from svc.postgres.statements import Query
 
@@ -71,15 +72,14 @@ async def check(
     if release:
         found += await check_rollout(await copy_database(config), release, queries)
     async with one_connection(config) as connection:
-        proofs, proven = await prove_all(connection, pairs)
-    found += [*proofs, *find_exposed(resources)]
+        findings, proven, snapshot = await prove_all(connection, pairs)
+    found += [*findings, *find_exposed(resources)]
     whole = not any(finding.kind in ("sql", "signature") for finding in found)
     found += map(describe_mistake, find_mistakes(resources, proven.queries if whole else None))
-    found += [] if accept else find_lost(proven)
+    found += [] if accept else [*find_lost(proven), *find_changed(proven, snapshot, queries)]
     if all(finding.warning for finding in found):
         served = {query.name for queries in collect_queries(resources) for query, _ in queries.pairs()}
-        facts = {name: fact for name, fact in proven.queries.items() if name in served}
-        found += check_written(Written(proven.secrets, facts))
+        found += check_written(narrow(proven, served))
     return Report(len(queries), len(find_structs(pairs, resources)), len(read_files()), found)
 
 
@@ -89,27 +89,61 @@ async def copy_database(config: Config) -> Config:
         url = urlsplit(str(config.database_url))
         name = url.path[1:]
         await connection.execute(f'create database "{name}_rollout" template "{name}"')
-    return msgspec.structs.replace(
+    return structs.replace(
         config, database_url=DatabaseUrl(urlunsplit(url._replace(path=f"/{name}_rollout")))
     )
 
 
-async def prove_all(
-    connection: Connection, pairs: Sequence[Pair], *, filled: bool = False
-) -> tuple[list[Finding], Written]:
+class Proofs(NamedTuple):
+    """What was found of all queries, what was proven of them, and the schema as it is."""
+
+    findings: list[Finding]
+    proven: Written
+    snapshot: Snapshot
+
+
+async def prove_all(connection: Connection, pairs: Sequence[Pair], *, filled: bool = False) -> Proofs:
     """Prove each query as it stands, then run what prepares, on tables that are filled unless they are."""
     schema = await read_schema(connection)
     proofs = [Proof(connection, schema, query, signature) for query, signature in pairs]
     found = [finding for proof in proofs for finding in await proof.run()]
-    tables = {name.rpartition(".")[0] for proof in proofs for name in proof.facts.columns}
-    tables -= {"migration_checksums"}  # which says what was applied
-    empty = {} if filled else await fill(connection, schema, tables)
-    found += [report_file("trial", f"rows in {table}", reason) for table, reason in empty.items()]
+    footprints = [proof.footprint for proof in proofs]
+    old = [*read_written().queries.values()]
+    snapshot = await read_snapshot(CatalogQueries.bind(connection), [*footprints, *old])
     broken = {finding.query for finding in found if finding.kind == "sql"}
-    for query, signature in pairs:
-        if query.name not in broken:
-            found += await Experiment(connection, schema, query, signature).run()
-    return found, Written(sorted(schema.secrets.all), {proof.query.name: proof.facts for proof in proofs})
+    experiments = [Experiment(connection, schema, *pair) for pair in pairs if pair[0].name not in broken]
+    found += await run_all(connection, schema, experiments, footprints, filled=filled)
+    walked = {experiment.query.name: experiment.walked for experiment in experiments}
+    for proof in proofs:
+        for key in complete(proof.footprint, snapshot.facts, walked.get(proof.query.name, ())):
+            if "hot" in proof.query.annotations:
+                expected = f"an index on {key}, since it is @hot and looks there for rows that refer"
+                found.append(find(proof.query, "plan", expected, "none"))
+    proven = {proof.query.name: proof.footprint for proof in proofs}
+    relied = [fact for fact in snapshot.facts if any(each.relies_on(fact) for each in footprints)]
+    return Proofs(found, Written(sorted(schema.secrets.all), relied, proven), snapshot)
+
+
+async def run_all(
+    connection: Connection,
+    schema: Schema,
+    experiments: Sequence[Experiment],
+    footprints: Sequence[Footprint],
+    *,
+    filled: bool,
+) -> list[Finding]:
+    """Run what prepares: on tables with few rows, to see what is examined there, and on large ones."""
+    tables = {name for each in footprints for name in each.relations} - {"migration_checksums"}
+    empty: dict[str, str] = {}
+    if not filled:
+        await fill(connection, schema, tables, FEW)
+        for experiment in experiments:
+            await experiment.probe()
+        empty = await fill(connection, schema, tables, ROWS)
+    found = [report_file("trial", f"rows in {table}", reason) for table, reason in empty.items()]
+    for experiment in experiments:
+        found += await experiment.run()
+    return found
 
 
 def describe_mistake(mistake: Mistake) -> Finding:
@@ -131,6 +165,31 @@ def find_lost(proven: Written) -> Iterator[Finding]:
         yield report_file("secret", expected, "no such mark")
 
 
+def find_changed(proven: Written, now: Snapshot, queries: Sequence[Query]) -> Iterator[Finding]:
+    """Yield what matters to queries and is not as it was when they were proven last, whatever they are now.
+
+    A new constraint is no change here: whoever adds one has to say in a resource what it answers.
+    """
+    written, known = read_written(), {query.name: query for query in queries}
+    kept = {
+        name: structs.replace(footprint, walks=written.queries[name].walks)
+        for name, footprint in proven.queries.items()
+        if name in written.queries
+    }
+    old = {fact.name for fact in written.schema}
+    for query, name, said, _ in compare(Written([], written.schema, kept), now):
+        if query in known and (name in old or not name.startswith("constraint ")):
+            expected = "what was proven last; or `svc check --accept`"
+            yield find(known[query], "drift", expected, said)
+
+
+def narrow(proven: Written, names: Set[str]) -> Written:
+    """Return what was proven of some queries alone."""
+    queries = {name: footprint for name, footprint in proven.queries.items() if name in names}
+    schema = [fact for fact in proven.schema if any(each.relies_on(fact) for each in queries.values())]
+    return Written(proven.secrets, sorted(schema, key=lambda fact: (fact.name, fact.events)), queries)
+
+
 def find_exposed(resources: Sequence[Resource]) -> Iterator[Finding]:
     """Yield the secrets that an answer would hold, which no answer can be made of."""
     for struct in find_answered(resources):
@@ -143,7 +202,7 @@ def check_written(proven: Written) -> Iterator[Finding]:
     """Keep queries/proven.json as the proof has it, in a checkout; elsewhere it must be so already."""
     if proven != read_written():
         if is_checkout():
-            PROVEN.write_bytes(msgspec.json.format(msgspec.json.encode(proven), indent=1) + b"\n")
+            PROVEN.write_bytes(proven.encode())
         else:
             yield report_file("proof", "what was proven now", "what was proven of another release")
 

@@ -13,7 +13,7 @@ from svc.postgres.statements import Query
 
 Kind = Literal[
     "sql", "parameter", "column", "nullability", "null-parameter", "secret", "cardinality", "plan",
-    "annotation", "trial", "text", "unused", "signature", "wiring", "rollout", "proof",
+    "annotation", "trial", "text", "unused", "signature", "wiring", "rollout", "proof", "drift",
 ]  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """PostgreSQL's numbers for kinds of nodes, as trees have them (nodes/nodes.h, parsenodes.h, primnodes.h)."""
 
-from enum import StrEnum
+from enum import IntFlag, StrEnum
 
 
 class Statement(StrEnum):
@@ -41,3 +41,12 @@ class Param(StrEnum):
 
     EXTERNAL = "0"
     MULTIPLE = "3"
+
+
+class Permission(IntFlag):
+    """What a statement must be allowed to do to a relation (utils/acl.h)."""
+
+    INSERT = 1
+    SELECT = 2
+    UPDATE = 4
+    DELETE = 8

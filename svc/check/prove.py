@@ -13,17 +13,18 @@ from msgspec import Struct
 
 from svc.check.arrays import find_unnested, has_one_row, is_nested, read_array
 from svc.check.findings import Finding, Kind, find, find_column, find_parameter, find_position
-from svc.check.kinds import Statement
+from svc.check.footprint import find_footprint
 from svc.check.nulls import Nulls
 from svc.check.rows import is_present, is_single
 from svc.check.schema import Catalog, find_views, read_catalog, read_tree, read_views
 from svc.check.scope import Parameters, Scope
 from svc.check.secrets import Secrets
-from svc.check.tree import parse_queries, walk
+from svc.check.tree import parse_queries
 from svc.check.types import describe, fits, split_optional, split_secret
-from svc.postgres.catalog import CatalogQueries, Facts
+from svc.postgres.catalog import CatalogQueries
 from svc.postgres.connection import Connection
 from svc.postgres.mapping import find_struct, is_struct
+from svc.postgres.proven import Footprint
 from svc.postgres.queries import Signature
 from svc.postgres.statements import Query
 
@@ -59,7 +60,7 @@ class Proof:
         self.query = query
         self.signature = signature
         self.parameters = declared_parameters(query, signature)
-        self.facts = Facts({}, [], {})
+        self.footprint = Footprint()
 
     async def run(self) -> list[Finding]:
         """Find what shows without running it."""
@@ -90,8 +91,22 @@ class Proof:
         found += self._check_secrets(scope)
         keys: set[str] = set()
         found += self._check_cardinality(scope, keys)
-        self.facts = find_facts(scope, keys)
+        self.footprint = find_footprint(scope, keys)
+        self.footprint.not_null.extend(self._find_needed(statement, scope))
         return found
+
+    def _find_needed(self, statement: "PreparedStatement[Any]", scope: Scope) -> Iterator[str]:
+        """Yield the columns that must not be null for the row to be as it is declared: marks rest on some."""
+        marked = {name.removesuffix("[]") for name in self._not_null}
+        resting = [index for index, target in enumerate(scope.targets) if target["resname"] in marked]
+        as_it_is = [*self._check_columns(statement, scope)]
+        for name, catalog in scope.catalog.loosen(self.footprint.names):
+            loose, followed = Scope(scope.query, catalog, scope.parameters), Secrets(catalog)
+            if (
+                any(name in followed.of_column(loose, index) for index in resting)
+                or [*self._check_columns(statement, loose)] != as_it_is
+            ):
+                yield name
 
     def _check_cardinality(self, scope: Scope, keys: set[str]) -> Iterator[Finding]:
         explained = EXPLAIN.match(self.query.sql)  # a plan is one row, whatever it is of
@@ -119,13 +134,23 @@ class Proof:
         for annotation, said in self.query.annotations.items():
             names = [attribute.name for attribute in statement.get_attributes()]
             named = said.replace(",", " ").split()
-            if annotation not in ("hot", "not_null", "secret", "always"):
-                expected = "@hot, @not_null, @always or @secret"
+            if annotation not in ANNOTATIONS:
+                expected = f"{', '.join(f'@{name}' for name in ANNOTATIONS)}"
                 yield find(self.query, "annotation", expected, f"@{annotation}")
+            elif annotation == "unindexed":
+                yield from self._check_unindexed(said)
             elif annotation == "not_null" and (
                 not named or not {name.removesuffix("[]") for name in named} <= set(names)
             ):
                 yield find(self.query, "annotation", f"columns out of {', '.join(names)}", said or "none")
+
+    def _check_unindexed(self, said: str) -> Iterator[Finding]:
+        marked = read_marks(said)
+        if not marked or not marked <= {*self.query.parameters} or "hot" not in self.query.annotations:
+            expected = (
+                f"@unindexed: parameters: why, of a query that is @hot; {', '.join(self.query.parameters)}"
+            )
+            yield find(self.query, "annotation", expected, said or "nothing")
 
     def _check_parameters(self, statement: "PreparedStatement[Any]") -> Iterator[Finding]:
         for name, type_ in zip(self.query.parameters, statement.get_parameters(), strict=True):
@@ -296,11 +321,14 @@ class Proof:
         return find(self.query, "secret", "no secret, or a mark: -- @secret: column: why", found, at)
 
 
+ANNOTATIONS = ("hot", "not_null", "always", "secret", "unindexed")
+"""What may stand in a query's header."""
+
 MARKS = re.compile(r"([\w., ]+):\s*\S.*")
 
 
 def read_marks(said: str | None) -> Set[str] | None:
-    """Return the columns that a query says it reads, with their tables or without; None without a reason."""
+    """Return the columns, or parameters, that a mark names; None without a reason."""
     if said is None:
         return set()
     named = MARKS.fullmatch(said)
@@ -344,34 +372,3 @@ def declared_columns(signature: Signature) -> dict[str, Any]:
     if is_struct(signature.row):
         return get_type_hints(signature.row, include_extras=True)
     return {"value": signature.row | None if signature.optional else signature.row}
-
-
-PRIVILEGE_OFFSET = 7
-"""What PostgreSQL adds to a column's number in its sets of used columns (access/sysattr.h)."""
-
-
-def find_facts(scope: Scope, keys: set[str]) -> Facts:
-    """Return the columns that a query reads or writes: those that it needs permission for."""
-    columns: dict[str, str] = {}
-    inserts: dict[str, list[str]] = {}
-    for node in walk(scope.query):
-        if node[""] != "RTEPERMISSIONINFO":
-            continue
-        for field in ("selectedCols", "insertedCols", "updatedCols"):
-            for number in node[field]:
-                column = scope.catalog.columns.get((node["relid"], str(int(number) - PRIVILEGE_OFFSET)))
-                if column and column.own:
-                    columns[str(column)] = column.fact
-                    if field == "insertedCols":
-                        inserts.setdefault(column.table_name, []).append(column.name)
-    return Facts(dict(sorted(columns.items())), sorted(keys), inserts, find_breakable(scope))
-
-
-def find_breakable(scope: Scope) -> list[str]:
-    """Return the constraints that a query may break: those of the tables that it changes."""
-    found: set[str] = set()
-    for node in walk(scope.query):
-        if node[""] == "QUERY" and node["commandType"] != Statement.SELECT:
-            changed = node["rtable"][int(node["resultRelation"]) - 1]
-            found.update(scope.catalog.constraints.get(changed["relid"], ()))
-    return sorted(found)

@@ -10,9 +10,10 @@ import asyncpg
 
 from svc.check.findings import Finding, find, find_position
 from svc.config import CHECKOUT, Config
-from svc.postgres.catalog import CatalogQueries, Facts, decode_written
+from svc.postgres.catalog import CatalogQueries
 from svc.postgres.connection import Connection, connect
 from svc.postgres.migrations import read_files, rollback
+from svc.postgres.proven import Written, compare, decode_written, read_snapshot
 from svc.postgres.statements import Query, read_queries
 
 
@@ -37,12 +38,12 @@ def read_git(*arguments: str) -> str:
 
 
 class Release(NamedTuple):
-    """Another revision: its queries, the names of its migrations, what its inserts fill."""
+    """Another revision: its queries, the names of its migrations, what was proven of it."""
 
     revision: str
     queries: list[Query]
     migrations: set[str]
-    inserts: dict[str, dict[str, list[str]]]
+    written: Written
 
 
 def read_release(revision: str) -> Release:
@@ -57,11 +58,11 @@ def read_release(revision: str) -> Release:
     queries = [
         query for path, text in texts.items() for query in read_queries(text, path, texts.get).values()
     ]
-    facts: dict[str, Facts] = {}
+    written = Written([], [], {})
     if "queries/proven.json" in files:
-        facts = decode_written(read_git("show", f"{commit}:./queries/proven.json").encode()).queries
+        written = decode_written(read_git("show", f"{commit}:./queries/proven.json").encode())
     names = {Path(f).stem for f in files if re.fullmatch(r"migrations/.*(?<!\.rollback)\.sql", f)}
-    return Release(revision, queries, names, {name: fact.inserts for name, fact in facts.items()})
+    return Release(revision, queries, names, written)
 
 
 async def read_shape(connection: Connection, query: Query) -> Shape | asyncpg.PostgresError:
@@ -81,7 +82,7 @@ async def check_rollout(config: Config, release: Release, new: Sequence[Query]) 
     and prepares the new queries after each. The scratch database is left on the old schema.
     """
     added = [name for name in read_files() if name not in release.migrations]
-    found = await find_unfilled(config, release)
+    found = await find_changed(config, release)
     before = {query.name: await on_own_connection(config, query) for query in release.queries}
     for _ in added:
         (name,) = await rollback(config, 1)
@@ -93,26 +94,23 @@ async def check_rollout(config: Config, release: Release, new: Sequence[Query]) 
                 )
     for query in release.queries:
         after = await on_own_connection(config, query)
-        found += compare(query, release.revision, before[query.name], after)
+        found += compare_shapes(query, release.revision, before[query.name], after)
     return found
 
 
-async def find_unfilled(config: Config, release: Release) -> list[Finding]:
-    """Find old inserts that leave out a column which needs a value now: they prepare, and then fail."""
+async def find_changed(config: Config, release: Release) -> list[Finding]:
+    """Find what old queries rely on and the new schema has otherwise: an error where it breaks one."""
     connection = await connect(config)
-    columns = await CatalogQueries.bind(connection).list_columns(system=False)
-    await connection.close()
+    try:
+        footprints = [*release.written.queries.values()]
+        now = await read_snapshot(CatalogQueries.bind(connection), footprints)
+    finally:
+        await connection.close()
+    queries = {query.name: query for query in release.queries}
     return [
-        find(
-            query,
-            "rollout",
-            f"an insert of {release.revision} that fills {column}",
-            f"{column} needs a value",
-        )
-        for query in release.queries
-        for table, filled in release.inserts.get(query.name, {}).items()
-        for column in columns
-        if column.table_name == table and column.needs_value and column.name not in filled
+        find(queries[name], "rollout", f"what {release.revision} relies on", said, warning=not breaks)
+        for name, _, said, breaks in compare(release.written, now)
+        if name in queries
     ]
 
 
@@ -125,7 +123,7 @@ async def on_own_connection(config: Config, query: Query) -> Shape | asyncpg.Pos
         await connection.close()
 
 
-def compare(
+def compare_shapes(
     query: Query,
     revision: str,
     on_new: Shape | asyncpg.PostgresError,

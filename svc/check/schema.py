@@ -1,7 +1,8 @@
 """The live schema, as far as the proofs look at it: all of PostgreSQL's catalog that a statement may name."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections import ChainMap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar, cast
 
 import asyncpg
 from msgspec import Struct, structs
@@ -21,6 +22,8 @@ class Catalog(Struct, frozen=True):
     """What the analysis looks at. Numbers are text, as in trees."""
 
     columns: Mapping[Key, Column]
+    tables: Mapping[str, str]
+    """The names of our tables and views."""
     unique: Mapping[str, list[UniqueKey]]
     functions: Mapping[str, str]
     operators: Mapping[str, str]
@@ -37,13 +40,28 @@ class Catalog(Struct, frozen=True):
     arrays: frozenset[str]
     """The types that are arrays."""
 
+    def loosen(self, names: Sequence[str]) -> "Iterator[tuple[str, Catalog]]":
+        """Yield each of these columns that is never null, with a catalog in which it may be.
+
+        It is marked there, so that it can be followed as a secret is.
+        """
+        for key, column in self.columns.items():
+            if column.own and column.not_null and str(column) in names:
+                columns = ChainMap(
+                    {key: structs.replace(column, not_null=False, secret=True)},
+                    cast("dict[Key, Column]", self.columns),
+                )
+                yield str(column), structs.replace(self, columns=columns, opened={})
+
 
 async def read_catalog(connection: Connection) -> Catalog:
     """Read what the analysis looks at, and the queries of our views."""
     queries = CatalogQueries.bind(connection)
     routines = [await read_body(connection, routine) for routine in await queries.list_routines()]
+    columns = await queries.list_columns(system=True)
     catalog = Catalog(
-        columns={(str(c.relation), str(c.number)): c for c in await queries.list_columns(system=True)},
+        columns={(str(c.relation), str(c.number)): c for c in columns},
+        tables={str(c.relation): c.table_name for c in columns if c.own},
         unique=group((str(key.relation), key) for key in await queries.list_unique_keys(system=True)),
         functions={str(function.number): function.name for function in await queries.list_functions()},
         operators={str(operator.number): operator.name for operator in await queries.list_operators()},

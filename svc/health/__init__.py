@@ -10,9 +10,9 @@ from svc.http.answers import answer
 from svc.http.operations import Operation
 from svc.http.problems import FieldError, Problem
 from svc.http.resource import Resource, Service
-from svc.postgres.catalog import CatalogQueries, find_drift
 from svc.postgres.migrations import MigrationQueries, list_migrations
 from svc.postgres.pool import Database
+from svc.postgres.proven import Watch
 from svc.postgres.queries import Queries
 
 
@@ -36,12 +36,12 @@ class Health:
         database: Database,
         queries: HealthQueries,
         migrations: MigrationQueries,
-        catalog: CatalogQueries,
+        schema: Watch,
     ) -> None:
         self._database = database
         self._queries = queries
         self._migrations = migrations
-        self._catalog = catalog
+        self._schema = schema
 
     async def live(self, request: Request) -> Response:
         """Answer that the event loop turns. No database: a dead one is no reason to restart us."""
@@ -50,10 +50,12 @@ class Health:
     async def ready(self, request: Request) -> Response:
         """Answer whether the database answers, takes writes, and has this release's schema; else 503.
 
-        A migration that only the database knows is no fault: a newer release is on its way in.
+        A migration that only the database knows is no fault, nor is what it changed but breaks no query of
+        this release: a newer one is on its way in.
         """
         failures = [FieldError("#/schema", line) for line in await self._database.check()]
-        failures += [FieldError("#/schema", line) for line in await find_drift(self._catalog)]
+        drift = await self._schema.look()
+        failures += [FieldError("#/schema", str(difference)) for difference in drift if difference.breaks]
         failures += [
             FieldError("#/schema", f"migration {migration.id} is {migration.state}")
             for migration in await list_migrations(self._migrations)
@@ -73,7 +75,7 @@ def build(service: Service) -> Resource:
         service.database,
         service.bind(HealthQueries),
         service.bind(MigrationQueries),
-        service.bind(CatalogQueries),
+        service.schema,
     )
     return Resource(
         operations=[

@@ -11,14 +11,13 @@ from starlette.types import ASGIApp
 
 from svc.http.authentication import Authenticator
 from svc.http.fast_path import FastPath
-from svc.http.logs import configure_logging, logger
+from svc.http.logs import configure_logging
 from svc.http.middleware import ErrorHandler, RequestMiddleware
 from svc.http.operations import Endpoint, Operation, not_found
 from svc.http.protocol import ReceiveLimits
 from svc.http.resource import MACHINERY, Resource, Service, collect_constraints, collect_queries
 from svc.http.wiring import WiringError, find_mistakes
-from svc.postgres.catalog import CatalogQueries, Proven, find_drift, read_proven
-from svc.postgres.pool import Database
+from svc.postgres.proven import Proven, read_written
 
 GC_THRESHOLD = 20_000
 """Objects between two runs of the collector, which by default looks for cycles each 700."""
@@ -31,7 +30,7 @@ def make_app(service: Service, resources: Sequence[Resource], proven: Proven | N
     QueryError where the SQL and its signatures disagree, WiringError for what was forgotten.
     """
     config, resources = service.config, [MACHINERY, *resources]
-    if mistakes := find_mistakes(resources, read_proven() if proven is None else proven):
+    if mistakes := find_mistakes(resources, read_written().queries if proven is None else proven):
         raise WiringError(mistakes)
     configure_logging()
     queries = collect_queries(resources)
@@ -56,7 +55,7 @@ def make_app(service: Service, resources: Sequence[Resource], proven: Proven | N
             for resource in resources:
                 if resource.lifespan:
                     await stack.enter_async_context(resource.lifespan())
-            warming = asyncio.create_task(warm(service.database))
+            warming = asyncio.create_task(warm(service))
             stack.callback(warming.cancel)
             yield state
 
@@ -92,9 +91,8 @@ def make_fast_path(
     return FastPath(operations, authenticator, errors, log_requests=service.config.log_requests)
 
 
-async def warm(database: Database) -> None:
+async def warm(service: Service) -> None:
     """Open and prove the first connection ahead of the first request, if the database is there."""
     with suppress(Exception):
-        await database.check()
-        for line in await find_drift(CatalogQueries.bind(database)):
-            logger.warning("not as proven: %s", line)
+        await service.database.check()
+        await service.schema.look()

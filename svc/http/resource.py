@@ -20,6 +20,7 @@ from svc.http.problems import OURS, Constraints
 from svc.postgres.catalog import CatalogQueries
 from svc.postgres.migrations import MigrationQueries
 from svc.postgres.pool import Database
+from svc.postgres.proven import Watch
 from svc.postgres.queries import Queries, Signature
 from svc.postgres.queueing import Limits
 from svc.postgres.snippets import Mismatch
@@ -39,6 +40,7 @@ class Service:
         self.config = config
         self.database = Database(config)
         self.limits = Limits.of(config)
+        self.schema = Watch(CatalogQueries.bind(self.database))
         self._shared: dict[object, object] = {}
 
     def bind(self, queries: type[Q]) -> Q:

@@ -14,7 +14,7 @@ from msgspec import Struct
 from svc.config import PACKAGE
 from svc.http.operations import Operation
 from svc.http.resource import Resource, collect_constraints, collect_queries, collect_scopes
-from svc.postgres.catalog import Proven
+from svc.postgres.proven import Proven
 from svc.postgres.queries import Queries
 
 MACHINERY_PACKAGES = frozenset(["http", "postgres", "check"])

@@ -1,12 +1,9 @@
-"""The live schema, as the proofs see it, and what was proven of it: queries/proven.json."""
+"""The live schema, as PostgreSQL's catalog describes it."""
 
-from collections.abc import Iterable, Mapping
 from typing import Protocol
 
-import msgspec
 from msgspec import Struct
 
-from svc.config import find_folder
 from svc.postgres.queries import Queries
 
 
@@ -21,7 +18,8 @@ class Column(Struct, frozen=True):
     not_null: bool
     secret: bool
     generated: bool
-    has_default: bool
+    collation: str | None
+    default_value: str | None
     foreign_key: bool
     own: bool
     row_of: int | None
@@ -32,12 +30,16 @@ class Column(Struct, frozen=True):
     @property
     def needs_value(self) -> bool:
         """Whether an insert must name it."""
-        return self.not_null and not self.has_default
+        return self.not_null and self.default_value is None
 
     @property
-    def fact(self) -> str:
-        """What a query relies on."""
-        return f"{self.type} not null" if self.not_null else self.type
+    def kind(self) -> str:
+        """What its values are, but for nulls; what they are computed of, too."""
+        computed = (
+            self.default_value if (self.default_value or "").startswith("generated always as (") else None
+        )
+        collation = self.collation and f"collate {self.collation}"
+        return " ".join(filter(None, [self.type, collation, computed]))
 
 
 class UniqueKey(Struct, frozen=True):
@@ -57,6 +59,22 @@ class TableConstraint(Struct, frozen=True):
     relation: int
     referred: int | None
     name: str
+
+
+class Fact(Struct, frozen=True, omit_defaults=True):
+    """Something of the schema that queries rely on: a name, and a text that is the same wherever it is so.
+
+    It matters to a query that names it, or that does one of the events (`read`, `insert`, `update`,
+    `delete`) to the relation, with one of the columns if there are any. Not all that is there `applies`: a
+    disabled trigger does not.
+    """
+
+    name: str
+    text: str
+    relation: str
+    events: list[str]
+    columns: list[str] = []
+    applies: bool = True
 
 
 class Named(Struct, frozen=True):
@@ -102,6 +120,7 @@ class Routine(Struct, frozen=True):
 
     number: int
     name: str
+    signature: str
     language: str
     source: str
     tree: str | None
@@ -124,6 +143,7 @@ class CatalogQueries(Queries, Protocol, file="catalog.sql"):
     async def list_columns(self, *, system: bool) -> list[Column]: ...
     async def list_unique_keys(self, *, system: bool) -> list[UniqueKey]: ...
     async def list_constraints(self) -> list[TableConstraint]: ...
+    async def list_facts(self, *, relations: list[str], functions: list[str]) -> list[Fact]: ...
     async def list_functions(self) -> list[Named]: ...
     async def list_operators(self) -> list[Named]: ...
     async def list_enum_labels(self) -> list[EnumLabels]: ...
@@ -135,79 +155,3 @@ class CatalogQueries(Queries, Protocol, file="catalog.sql"):
     async def list_expressions(self) -> list[ColumnTree]: ...
     async def list_references(self) -> list[Reference]: ...
     async def list_routines(self) -> list[Routine]: ...
-
-
-class Facts(Struct, frozen=True):
-    """What the proof of one query relied on.
-
-    Columns with their types, keys that bound it to one row, and the columns that it fills of the tables
-    that it inserts into: no other one may need a value; and the constraints that it may break.
-    """
-
-    columns: dict[str, str]
-    keys: list[str]
-    inserts: dict[str, list[str]]
-    constraints: list[str] = []
-
-
-Proven = Mapping[str, Facts]
-"""The facts of each query, by its name."""
-
-PROVEN = find_folder("queries") / "proven.json"
-
-
-class Written(Struct, frozen=True, forbid_unknown_fields=True):
-    """The file: the columns that were marked secret, by name, and the facts of each query."""
-
-    secrets: list[str]
-    queries: dict[str, Facts]
-
-
-def read_written() -> Written:
-    """Return what `svc check` wrote down last; nothing where it never ran."""
-    try:
-        return decode_written(PROVEN.read_bytes())
-    except (
-        FileNotFoundError,
-        msgspec.DecodeError,
-    ):  # or of another release's form, or a merge that went wrong
-        return Written([], {})
-
-
-def decode_written(data: bytes) -> Written:
-    """Decode the file. Raises msgspec.DecodeError."""
-    try:
-        return msgspec.json.decode(data, type=Written)
-    except msgspec.ValidationError:  # as it was before it named secrets
-        return Written([], msgspec.json.decode(data, type=dict[str, Facts]))
-
-
-def read_proven() -> Proven:
-    """Return the facts of each query that `svc check` proved last."""
-    return read_written().queries
-
-
-async def find_drift(queries: CatalogQueries) -> list[str]:
-    """Return the queries that would break or mean something else on this schema, each with what differs."""
-    columns = {str(column): column for column in await queries.list_columns(system=False)}
-    keys = {str(key) for key in await queries.list_unique_keys(system=False)}
-    return [
-        f"{name}: {', '.join(changes)}"
-        for name, facts in read_proven().items()
-        if (changes := [*compare(facts, columns, keys)])
-    ]
-
-
-def compare(facts: Facts, columns: Mapping[str, Column], keys: set[str]) -> Iterable[str]:
-    """Yield what differs from the facts."""
-    for name, fact in facts.columns.items():
-        if name not in columns:
-            yield f"there is no {name}"
-        elif columns[name].fact != fact:
-            yield f"{name} is {columns[name].fact}, proven as {fact}"
-    for column in columns.values():
-        if column.needs_value and column.name not in facts.inserts.get(column.table_name, [column.name]):
-            yield f"{column} needs a value"
-    for key in facts.keys:
-        if key not in keys:
-            yield f"there is no unique key on {key}"

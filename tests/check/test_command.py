@@ -116,8 +116,14 @@ def lose_a_mark(checkout: Path) -> None:
     edit(checkout / "migrations/0002_create_users.sql", mark, mark.replace("secret", "secert"))
 
 
+def change_a_default(checkout: Path) -> None:
+    default = "is_active boolean not null default true"
+    edit(checkout / "migrations/0002_create_users.sql", default, default.replace("true", "false"))
+
+
 def accept_a_loss(checkout: Path) -> Ran:
     lose_a_mark(checkout)
+    change_a_default(checkout)
     return check(checkout, "--json", "--accept")
 
 
@@ -144,6 +150,7 @@ def make_many_mistakes(checkout: Path) -> Ran:
     edit(checkout / "svc/postgres/migrations.py", "    checksum: str\n\n", "    checksum: bytes\n\n")
     append(checkout / "svc/extra.py", "import asyncpg")
     lose_a_mark(checkout)
+    change_a_default(checkout)
     return check(checkout, "--json")
 
 
@@ -182,8 +189,8 @@ def roll_out(checkout: Path, over: str) -> Ran:
     edit(users, "insert into idempotency_keys (key_hash,", "insert into idempotency_keys (made_by, key_hash,")
     edit(users, "select :key.key_hash,", "select 'x', :key.key_hash,")
     proven = checkout / "queries/proven.json"
-    proven.write_text(re.sub(r'(?<=[".])scopes"', 'rights"', proven.read_text()))
-    edit(proven, '"idempotency_keys": [', '"idempotency_keys": ["made_by", ')
+    proven.write_text(re.sub(r"\bscopes\b", "rights", proven.read_text()))
+    edit(proven, '"idempotency_keys":["key_hash"', '"idempotency_keys":["made_by","key_hash"')
     release(checkout, "second")
     add = "alter table users add note text; create index users_note_idx on users (note);"
     add += "create table remarks (id bigint primary key);"
@@ -282,6 +289,9 @@ def test_all_mistakes_are_found_in_one_run_and_nothing_else(after: After) -> Non
         ran.place("column", "queries/migrations.sql", "list_checksums", "select migration_id, checksum"),
         ran.place("text", "svc/extra.py", "-", "import asyncpg"),
         ("secret", "queries/proven.json", 1, "-"),
+        ran.place("drift", users, "create_user"),
+        ran.place("drift", users, "create_user_once"),
+        ran.place("drift", "queries/user_import.sql", "import_users"),
     }
     found = set(ran.find())
     assert ran.code == 1
@@ -299,7 +309,7 @@ def test_a_secret_that_a_query_gives_out_is_an_error_at_its_column(after: After)
     ]
 
 
-def test_a_lost_mark_is_an_error_until_it_is_accepted(after: After) -> None:
+def test_what_is_not_as_it_was_proven_is_an_error_until_it_is_accepted(after: After) -> None:
     lost, accepted = after("many mistakes"), after("an accepted loss")
     assert ("secret", "queries/proven.json", 1, "-") in lost.find()
     assert "users.hashed_password is marked secret" in lost.out
@@ -309,6 +319,11 @@ def test_a_lost_mark_is_an_error_until_it_is_accepted(after: After) -> None:
     ]
     assert [name for name in marks[0] if name not in marks[1]] == ["users.hashed_password"]
     assert (accepted.code, accepted.find()) == (0, [])
+    assert "default of users.is_active is false, proven as true" in lost.out
+    assert (
+        '"name":"default of users.is_active","text":"false"'
+        in (accepted.checkout / "queries/proven.json").read_text()
+    )
 
 
 def test_a_file_that_cannot_be_read_is_a_finding_among_others(after: After) -> None:

@@ -19,8 +19,8 @@ from svc.http.problems import OURS
 from svc.http.resource import MACHINERY
 from svc.http.resource import Service as Parts
 from svc.http.wiring import WiringError, find_mistakes
-from svc.postgres.catalog import Proven, read_proven
 from svc.postgres.connection import connect
+from svc.postgres.proven import Proven, read_written
 from tests.support import skip_before_18
 from tests.support.logs import forget_handlers
 from tests.support.things import PROVEN, ThingQueries, build
@@ -62,7 +62,7 @@ class Start:
 
         Hold that `svc check`, which knows the same of the queries, finds as many mistakes of the same names.
         """
-        resources, facts = [*self.product, self.things], {**read_proven(), **proven}
+        resources, facts = [*self.product, self.things], {**read_written().queries, **proven}
         try:
             make_app(self._parts, resources, facts)
             lines = []
@@ -199,7 +199,7 @@ async def prove(config: Config) -> tuple[list[Finding], set[str]]:
     """Prove the queries of things; return what was found, and the constraints that they may break."""
     connection = await connect(config)
     try:
-        findings, proven = await prove_all(connection, ThingQueries.pairs())
+        findings, proven, _ = await prove_all(connection, ThingQueries.pairs())
     finally:
         await connection.close()
     breakable = {name for fact in proven.queries.values() for name in fact.constraints}

@@ -26,9 +26,9 @@ from svc.http import resource
 from svc.http.application import make_app, warm
 from svc.http.problems import Problem, find_problem
 from svc.http.server import configure
-from svc.postgres.catalog import Proven, read_proven
 from svc.postgres.errors import translate
 from svc.postgres.pool import Database
+from svc.postgres.proven import Proven, read_written
 from tests.support.waiting import DEADLINE, wait_for
 
 QUICK = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=200")
@@ -67,7 +67,7 @@ def make_app_with(config: Config, more: Sequence[resource.Build], proven: Proven
     """Return the app, with more resources and what is proven of their queries."""
     parts = resource.Service(config)
     resources = [*build_resources(parts), *(build(parts) for build in more)]
-    return make_app(parts, resources, {**read_proven(), **proven})
+    return make_app(parts, resources, {**read_written().queries, **proven})
 
 
 def problem_of(error: Exception) -> Problem | None:

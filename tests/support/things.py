@@ -24,8 +24,8 @@ from svc.http.problems import OURS, Constraints, Refusal, not_changed
 from svc.http.resource import Resource
 from svc.http.resource import Service as Parts
 from svc.postgres.batching import ReadBatcher, WriteBatcher
-from svc.postgres.catalog import Facts
 from svc.postgres.pool import Database
+from svc.postgres.proven import Footprint
 from svc.postgres.queries import Executor, Queries
 from svc.postgres.queueing import BoundedQueue, Limits, queue_each
 from tests import support
@@ -44,7 +44,7 @@ CONSTRAINTS: Constraints = {
     "things_details_is_object": OURS,  # JsonObject takes objects alone
 }
 
-PROVEN = {"create_thing": Facts({}, [], {}, [*CONSTRAINTS])}
+PROVEN = {"create_thing": Footprint(constraints=[*CONSTRAINTS])}
 """What `svc check` would find of the queries, as far as the wiring asks for it."""
 
 

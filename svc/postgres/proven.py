@@ -1,0 +1,261 @@
+"""What was proven of the schema, and how far it is so still: queries/proven.json beside the live catalog.
+
+Theory of operation. A query rests on more than the columns it names: on the default of those that it
+leaves out, on constraints, triggers and rules of what it changes, on the body of a function, on an index.
+`svc check` writes down what each query does (`Footprint`) and what of the schema matters to that (`Fact`),
+each as text. At a start, for a probe and in the next `svc check` the same is read again. Whatever differs is
+told with the queries that it matters to; some of it *breaks* a query, which then fails or returns something
+else, and the rest does not: it is slower, or its rows can be refused for a new reason. Only what breaks is a
+reason not to be ready: a newer release, whose migration may add a constraint, must not take this one out.
+"""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import msgspec
+from msgspec import Struct
+
+from svc.config import find_folder
+from svc.postgres.catalog import CatalogQueries, Column, Fact
+
+logger = logging.getLogger("svc")
+
+PROVEN = find_folder("queries") / "proven.json"
+
+KINDS = frozenset("constraint default function row rule trigger type unique view".split())
+"""How the names of facts begin that are not of a column."""
+
+FUNCTION, KEY, VIEW, TYPE, INDEX = "function ", "unique key on ", "view ", "type ", "index of "
+
+NOT_NULL = " not null"
+
+NO_VALUE = "none, and no null"
+"""The default of a column that an insert must name."""
+
+
+class Footprint(Struct, frozen=True, omit_defaults=True):
+    """What one query names, what it does to relations, and which indexes it walks.
+
+    `names` are columns that it reads, keys, functions, types; `not_null` are columns of which no null may
+    come for its row to be as declared. Of inserts and updates stands what they set. `constraints` are those
+    that it may break, by their names alone, as errors tell them.
+    """
+
+    names: list[str] = []
+    not_null: list[str] = []
+    reads: list[str] = []
+    inserts: dict[str, list[str]] = {}
+    updates: dict[str, list[str]] = {}
+    deletes: list[str] = []
+    walks: dict[str, list[str]] = {}
+    constraints: list[str] = []
+
+    @property
+    def relations(self) -> set[str]:
+        """The tables and views that it has to do with."""
+        return {*self.reads, *self.inserts, *self.updates, *self.deletes, *self.walks}
+
+    def sets(self, fact: Fact) -> bool:
+        """Return whether the query writes a column."""
+        written = {*self.inserts.get(fact.relation, []), *self.updates.get(fact.relation, [])}
+        return bool(written & {*fact.columns})
+
+    def relies_on(self, fact: Fact) -> bool:
+        """Return whether something of the schema matters to the query."""
+        return fact.name in self.names or any(self._does(event, fact) for event in fact.events)
+
+    def find_unwalkable(self, facts: Sequence[Fact]) -> Iterator[str]:
+        """Yield the indexes that the query walks, and that are neither there nor in another one."""
+        for relation, indexes in self.walks.items():
+            start = f"{INDEX}{relation} "
+            there = [
+                each.name.removeprefix(start)
+                for each in facts
+                if each.applies and each.name.startswith(start)
+            ]
+            for index in indexes:
+                if not any(serves(other, index) for other in there):
+                    yield f"{start}{index}"
+
+    def _does(self, event: str, fact: Fact) -> bool:
+        relation, columns = fact.relation, {*fact.columns}
+        match event:
+            case "set":
+                return self.sets(fact)
+            case "omit":
+                return relation in self.inserts and not columns & {*self.inserts[relation]}
+            case "update":
+                return bool(changed := self.updates.get(relation, [])) and (
+                    not columns or bool(columns & {*changed})
+                )
+            case _:
+                return relation in {"read": self.reads, "insert": self.inserts, "delete": self.deletes}[event]
+
+
+Proven = Mapping[str, Footprint]
+"""What each query does, by its name."""
+
+
+class Written(Struct, frozen=True, forbid_unknown_fields=True):
+    """The file: the columns that were marked secret, what matters of the schema, what each query does."""
+
+    secrets: list[str]
+    schema: list[Fact]
+    queries: dict[str, Footprint]
+
+    def encode(self) -> bytes:
+        """Return it as JSON that can be read and compared: a line for each fact and each query."""
+        encoder = msgspec.json.Encoder()
+        parts = {
+            "secrets": [encoder.encode(name) for name in self.secrets],
+            "schema": [encoder.encode(fact) for fact in self.schema],
+            "queries": [
+                encoder.encode(name) + b": " + encoder.encode(each) for name, each in self.queries.items()
+            ],
+        }
+        lines = {name: b",\n  ".join(each) for name, each in parts.items()}
+        form = b'{\n "secrets": [\n  %b\n ],\n "schema": [\n  %b\n ],\n "queries": {\n  %b\n }\n}\n'
+        return form % (lines["secrets"], lines["schema"], lines["queries"])
+
+
+def read_written() -> Written:
+    """Return what `svc check` wrote down last; nothing where it never ran."""
+    try:
+        return decode_written(PROVEN.read_bytes())
+    except (FileNotFoundError, msgspec.DecodeError):  # or a merge went wrong
+        return Written([], [], {})
+
+
+def decode_written(data: bytes) -> Written:
+    """Decode the file; of what an older release wrote, nothing. Raises msgspec.DecodeError for no JSON."""
+    try:
+        return msgspec.json.decode(data, type=Written)
+    except msgspec.ValidationError:
+        return Written([], [], {})
+
+
+class Difference(NamedTuple):
+    """Something that matters to a query and is not as it was proven."""
+
+    query: str
+    name: str
+    said: str
+    breaks: bool
+
+    def __str__(self) -> str:
+        return f"{self.query}: {self.said}"
+
+
+class Snapshot(NamedTuple):
+    """What of the live schema matters to some queries."""
+
+    facts: list[Fact]
+    secrets: list[str]
+
+
+async def read_snapshot(queries: CatalogQueries, footprints: Sequence[Footprint]) -> Snapshot:
+    """Read what matters to the queries with these footprints."""
+    relations = {name for each in footprints for name in each.relations}
+    functions = {name for each in footprints for name in each.names if name.startswith(FUNCTION)}
+    columns = [
+        column for column in await queries.list_columns(system=False) if column.table_name in relations
+    ]
+    keys = await queries.list_unique_keys(system=False)
+    facts = await queries.list_facts(
+        relations=sorted(relations), functions=[name.removeprefix(FUNCTION) for name in sorted(functions)]
+    )
+    facts += [Fact(f"{KEY}{key}", "", key.table_name, []) for key in keys]
+    return Snapshot(
+        [fact for column in columns for fact in describe_column(column)] + facts,
+        [str(column) for column in columns if column.secret],
+    )
+
+
+def describe_column(column: Column) -> Iterator[Fact]:
+    """Yield what a column holds, for those that name it, and its default, for inserts without it."""
+    text = f"{column.kind}{NOT_NULL}" if column.not_null else column.kind
+    yield Fact(str(column), text, column.table_name, ["set"], [column.name])
+    default = NO_VALUE if column.needs_value else column.default_value or "null"
+    yield Fact(f"default of {column}", default, column.table_name, ["omit"], [column.name])
+
+
+class Watch:
+    """Looks at the live schema, and tells the log of each difference once."""
+
+    def __init__(self, queries: CatalogQueries) -> None:
+        self._queries = queries
+        self._told = frozenset[str]()
+
+    async def look(self) -> list[Difference]:
+        """Return what is not as it was proven, for each query that is served."""
+        written = read_written()
+        found = [*compare(written, await read_snapshot(self._queries, [*written.queries.values()]))]
+        said = dict.fromkeys(difference.said for difference in found)
+        for each in said.keys() - self._told:
+            queries = ", ".join(difference.query for difference in found if difference.said == each)
+            logger.warning("not as proven: %s (matters to %s)", each, queries)
+        self._told = frozenset(said)
+        return found
+
+
+def compare(written: Written, now: Snapshot) -> Iterator[Difference]:
+    """Yield what differs for each query."""
+    for query, footprint in written.queries.items():
+        before = {fact.name: fact for fact in written.schema if footprint.relies_on(fact)}
+        after = {fact.name: fact for fact in now.facts if footprint.relies_on(fact)}
+        for name in dict.fromkeys([*footprint.names, *before, *after]):
+            if said := differ(name, before.get(name), after.get(name), footprint):
+                yield Difference(query, name, *said)
+        for name in footprint.find_unwalkable(now.facts):
+            yield Difference(query, name, f"there is no {name}", breaks=False)
+        for name in sorted({*written.secrets} & before.keys() - {*now.secrets}):
+            yield Difference(query, name, f"{name} is not marked secret", breaks=False)
+
+
+def differ(
+    name: str, before: Fact | None, after: Fact | None, footprint: Footprint
+) -> tuple[str, bool] | None:
+    """Return how something differs from what it was, and whether that breaks a query; None if it does not."""
+    kind = name.partition(" ")[0]
+    if after is None:
+        return None if kind == "default" else (f"there is no {name}", kind not in ("constraint", "trigger"))
+    if kind == "default":
+        return differ_in_default(before, after, footprint)
+    if before is None:  # what a query names or sets is there, as it should be
+        named = name in footprint.names or kind not in KINDS
+        return None if named else (f"{name} is new: {after.text}", breaks(kind, after))
+    if before.text == after.text:
+        return None
+    if kind not in KINDS and before.text.removesuffix(NOT_NULL) == after.text.removesuffix(NOT_NULL):
+        hit = footprint.sets(after) if after.text.endswith(NOT_NULL) else name in footprint.not_null
+        return (f"{name} is {after.text}, proven as {before.text}", True) if hit else None
+    grown = kind == "type" and {*before.text.split(", ")} <= {*after.text.split(", ")}
+    return f"{name} is {after.text}, proven as {before.text}", not grown and breaks(kind, after)
+
+
+def differ_in_default(before: Fact | None, after: Fact, footprint: Footprint) -> tuple[str, bool] | None:
+    """Return how the default of a column differs that an insert leaves out."""
+    (column,) = after.columns
+    name = f"{after.relation}.{column}"
+    if before and before.text == after.text:
+        return None
+    if after.text == NO_VALUE:
+        return f"{name} needs a value", True
+    return (
+        (f"{after.name} is {after.text}, proven as {before.text}", name in footprint.names)
+        if before
+        else None
+    )
+
+
+def breaks(kind: str, after: Fact) -> bool:
+    """Return whether a query fails or returns something else where something is new or changed."""
+    if kind in ("rule", "row"):
+        return after.applies
+    return kind not in ("constraint", "trigger")
+
+
+def serves(index: str, wanted: str) -> bool:
+    """Return whether an index can be walked as another was: it begins with the same columns, of all rows."""
+    return index == wanted or (" WHERE " not in index and index.startswith((f"{wanted[:-1]},", f"{wanted} ")))
