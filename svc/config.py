@@ -76,6 +76,9 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     connect_timeout: Annotated[Seconds, Meta(description="Seconds to reach the database")] = 5.0
     acquire_timeout: Annotated[Seconds, Meta(description="Seconds to wait for a connection")] = 5.0
     query_timeout: Annotated[Seconds, Meta(description="Seconds a query may take")] = 10.0
+    slow_query_timeout: Annotated[
+        Seconds, Meta(description="Seconds a page or a count may take that walks rows as no index finds them")
+    ] = 5.0
     statement_cache: Annotated[
         int,
         Meta(

@@ -36,6 +36,7 @@ def test_every_setting_has_a_variable_and_is_read_from_it() -> None:
         "SVC_CONNECT_TIMEOUT": "1.5",
         "SVC_ACQUIRE_TIMEOUT": "2.5",
         "SVC_QUERY_TIMEOUT": "0.25",
+        "SVC_SLOW_QUERY_TIMEOUT": "0.125",
         "SVC_STATEMENT_CACHE": "0",
         "SVC_BATCHING": "false",
         "SVC_SHORT_CUT": "0",

@@ -17,7 +17,7 @@ from typing import Generic, TypeVar
 from msgspec import Struct
 
 from svc.config import Config
-from svc.postgres.errors import OverloadedError
+from svc.postgres.errors import TOO_SLOW, OverloadedError, QueryTimeoutError
 
 K = TypeVar("K")
 """What is asked for: an id, a change."""
@@ -35,13 +35,19 @@ UNBATCHED_CONCURRENCY = 4
 """Pages and look-ups under way at once, of each kind: with 64 that ask on two cores as many a second as
 with ten, and the slowest of a hundred pages took 58 ms instead of 182, of look-ups 114 instead of 251."""
 
+SLOW_CONCURRENCY = 2
+"""Statements under way at once that walk rows because no index finds them: others need cores, too."""
+
 MAX_BATCH_SIZE = 256
 
 logger = logging.getLogger("svc")
 
 
 class Limits(Struct, frozen=True):
-    """Bounds of the queues: statements under way, keys in a batch, keys that wait, seconds they may wait."""
+    """Bounds of the queues: statements under way, keys in a batch, keys that wait, seconds they may wait.
+
+    `slow_timeout` is how many seconds a statement may take that walks rows because no index finds them.
+    """
 
     concurrency: int
     fallback_concurrency: int
@@ -49,6 +55,7 @@ class Limits(Struct, frozen=True):
     max_batch_size: int
     queue_size: int
     wait_timeout: float
+    slow_timeout: float
 
     @classmethod
     def of(cls, config: Config) -> "Limits":
@@ -58,7 +65,7 @@ class Limits(Struct, frozen=True):
         """
         concurrency, size = (CONCURRENCY, MAX_BATCH_SIZE) if config.batching else (config.pool_size, 1)
         fallback = max(1, config.pool_size // 2)
-        wait = config.queue_size, config.acquire_timeout
+        wait = config.queue_size, config.acquire_timeout, config.slow_query_timeout
         return cls(concurrency, fallback, UNBATCHED_CONCURRENCY, size, *wait)
 
 
@@ -176,6 +183,22 @@ def queue_each(
 ) -> BoundedQueue[K, R]:
     """Return a queue whose every caller has a statement of its own, a few under way at a time."""
     return BoundedQueue(partial(fetch_each, fetch), limits, concurrency or limits.unbatched_concurrency)
+
+
+def queue_slow(fetch: Callable[[K], Awaitable[R | None]], limits: Limits) -> BoundedQueue[K, R]:
+    """Return a lane of its own for statements that walk rows because no index finds them.
+
+    Few are under way at a time. Whoever takes longer than `slow_timeout` gets a QueryTimeoutError.
+    """
+
+    async def fetch_in_time(key: K) -> R | None:
+        try:
+            async with asyncio.timeout(limits.slow_timeout):
+                return await fetch(key)
+        except TimeoutError:
+            raise QueryTimeoutError(TOO_SLOW) from None
+
+    return queue_each(fetch_in_time, limits, SLOW_CONCURRENCY)
 
 
 def settle(future: "asyncio.Future[R | None]", row: R | None, error: Exception | None) -> None:

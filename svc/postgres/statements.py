@@ -69,6 +69,11 @@ class Query(Struct, frozen=True):
     def __str__(self) -> str:
         return f"{self.path.name}:{self.line} {self.name}"
 
+    @property
+    def unindexed(self) -> frozenset[str]:
+        """The parameters by which rows are walked, as no index finds them: `-- @unindexed: name: why`."""
+        return frozenset(self.annotations.get("unindexed", "").partition(":")[0].replace(",", " ").split())
+
 
 NAMED = re.compile(r" *(\w+) +:(one|many|columns|exec|execrows) *")
 OTHER_KIND = re.compile(r" *(\w+) +:(\w+) *")

@@ -1,6 +1,7 @@
 """Many users: GET /users and POST /users/lookup."""
 
 from datetime import datetime
+from functools import cache, partial
 from typing import Annotated, Protocol
 
 import msgspec
@@ -17,7 +18,8 @@ from svc.http.parsing import invalid_body, read_body, read_plain_query, read_que
 from svc.http.resource import Resource, Service
 from svc.postgres.batching import Ids, ReadBatcher
 from svc.postgres.queries import Queries
-from svc.postgres.queueing import BoundedQueue, Limits, queue_each
+from svc.postgres.queueing import BoundedQueue, Callback, Limits, queue_each, queue_slow
+from svc.postgres.statements import load
 from svc.users.rows import StoredUser
 from svc.users.scopes import READ
 from svc.users.structs import ListUsers, LookUpUsers, User, UserFields, UserPage, UsersFound
@@ -68,13 +70,16 @@ class UserListQueries(Queries, Protocol, file="user_lists.sql"):
 
 
 class UserLists:
-    """The handlers of many users. Pages and look-ups have a statement each, a few of them under way."""
+    """The handlers of many users. Pages and look-ups have a statement each, a few of them under way.
+
+    What may walk the whole table has a lane of its own: a page whose filter no index finds, an exact count.
+    """
 
     def __init__(self, queries: UserListQueries, limits: Limits) -> None:
         self._queries = queries
-        self.pages: BoundedQueue[PageRequest, list[User]] = queue_each(
-            lambda asked: find_page(queries, asked.query), limits
-        )
+        self._pages: BoundedQueue[ListUsers, list[User]] = queue_each(partial(find_page, queries), limits)
+        self._walks: BoundedQueue[ListUsers, list[User]] = queue_slow(partial(find_page, queries), limits)
+        self._counts: BoundedQueue[ListUsers, int] = queue_slow(partial(count_exactly, queries), limits)
         self._look_ups: BoundedQueue[LookUpUsers, list[User]] = queue_each(
             lambda asked: find_many(queries, asked), limits
         )
@@ -89,11 +94,22 @@ class UserLists:
         """Answer a page of users, and the way to the next one."""
         query = read_query(request, ListUsers)
         asked = PageRequest(query, Target.of(request))
-        page = await (self._find_by_email(query, query.email) if query.email else self.pages.get(asked))
+        page = await (
+            self._find_by_email(query, query.email) if query.email else self._lane(query).get(query)
+        )
         counted = None
         if preferred := read_preference(request):
-            counted = preferred, await count_users(self._queries, query, preferred)
+            exact = preferred == "exact"
+            number = self._counts.get(query) if exact else estimate(self._queries, query)
+            counted = preferred, await number or 0
         return answer_page(asked, page, counted)
+
+    def submit(self, asked: PageRequest, callback: Callback[list[User]]) -> None:
+        """Have a page that no email is asked of found, and `callback` called with it."""
+        self._lane(asked.query).submit(asked.query, callback)
+
+    def _lane(self, query: ListUsers) -> BoundedQueue[ListUsers, list[User]]:
+        return self._walks if walks(query) else self._pages
 
     async def _find_by_email(self, query: ListUsers, email: str) -> list[User]:
         """Return at most one user, if the other filters let it through; no cursor leads there or on."""
@@ -180,10 +196,26 @@ def choose_fields(users: list[User], fields: UserFields) -> list[dict[str, objec
     return [{field: getattr(user, field) for field in fields} for user in users]
 
 
-async def count_users(users: UserListQueries, query: ListUsers, preferred: str) -> int:
+@cache
+def find_unindexed(sort: str) -> frozenset[str]:
+    """Return the filters by which a list in this order walks rows, as its query says."""
+    suffix = "_desc" if sort.startswith("-") else ""
+    query = load("user_lists.sql")[f"list_users_by_{sort.removeprefix('-')}{suffix}"]
+    return frozenset(name.removeprefix("filter.") for name in query.unindexed)
+
+
+def walks(query: ListUsers) -> bool:
+    """Return whether a page may walk the whole table, to find the few users that its filters let through."""
+    return any(getattr(query, name) is not None for name in find_unindexed(query.sort))
+
+
+async def count_exactly(users: UserListQueries, query: ListUsers) -> int:
     """Return how many users the filters let through, on all pages together."""
-    if preferred == "exact":
-        return await users.count_users(filter=query)
+    return await users.count_users(filter=query)
+
+
+async def estimate(users: UserListQueries, query: ListUsers) -> int:
+    """Return the planner's guess at the same."""
     plan = msgspec.json.decode(await users.estimate_users(filter=query), type=list[Explained])
     return plan[0].plan.rows
 
@@ -218,7 +250,7 @@ def find_position(query: ListUsers, last: User) -> Position:
 def build(service: Service) -> Resource:
     """Return the resource of many users."""
     users = UserLists(service.bind(UserListQueries), service.limits)
-    fast = FastRoute(read_page, users.pages.submit, answer_page)
+    fast = FastRoute(read_page, users.submit, answer_page)
     look_up = "/users/lookup"
     return Resource(
         operations=[

@@ -160,6 +160,7 @@ def make_config(url: str) -> Config:
         connect_timeout=DEADLINE,
         acquire_timeout=DEADLINE,
         query_timeout=DEADLINE,
+        slow_query_timeout=DEADLINE,
         request_timeout=DEADLINE,
     )
 
