@@ -135,6 +135,7 @@ with {canonical}, named as (
         i.indexrelid as oid,
         substring(pg_get_indexdef(i.indexrelid) from ' USING (.*)') as definition,
         i.indisunique,
+        i.indexprs is null and i.indpred is null as is_plain,
         i.indisvalid and i.indisready as usable,
         array(
             select coalesce(a.attname, '')::text
@@ -165,7 +166,13 @@ select
 from keys
 union all
 -- A unique index binds as a constraint does.
-select 'constraint ' || relation || '.' || quote_ident(name), 'UNIQUE ' || definition, relation, '{insert,update}', '{}', usable
+select
+    'constraint ' || relation || '.' || quote_ident(name),
+    'UNIQUE ' || definition,
+    relation,
+    '{insert,update}',
+    case when is_plain then columns else '{}' end,
+    usable
 from indexes
 where indisunique and not exists (select from pg_constraint where conindid = indexes.oid)
 union all

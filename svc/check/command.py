@@ -14,13 +14,13 @@ from svc.check.footprint import complete
 from svc.check.laboratory import FEW, ROWS, Experiment, fill
 from svc.check.prove import Proof, Schema, read_schema
 from svc.check.rollout import check_rollout, read_release
+from svc.check.scratch import ScratchConnection, connect
 from svc.check.source import check_source, is_checkout
 from svc.check.types import split_secret
 from svc.config import Config, DatabaseUrl
 from svc.http.resource import MACHINERY, Resource, collect_queries
 from svc.http.wiring import Mistake, find_mistakes
 from svc.postgres.catalog import CatalogQueries
-from svc.postgres.connection import Connection, connect
 from svc.postgres.embedded import EmbeddedServer
 from svc.postgres.mapping import find_struct, is_struct
 from svc.postgres.migrations import migrate, read_files
@@ -102,7 +102,7 @@ class Proofs(NamedTuple):
     snapshot: Snapshot
 
 
-async def prove_all(connection: Connection, pairs: Sequence[Pair], *, filled: bool = False) -> Proofs:
+async def prove_all(connection: ScratchConnection, pairs: Sequence[Pair], *, filled: bool = False) -> Proofs:
     """Prove each query as it stands, then run what prepares, on tables that are filled unless they are."""
     schema = await read_schema(connection)
     proofs = [Proof(connection, schema, query, signature) for query, signature in pairs]
@@ -125,7 +125,7 @@ async def prove_all(connection: Connection, pairs: Sequence[Pair], *, filled: bo
 
 
 async def run_all(
-    connection: Connection,
+    connection: ScratchConnection,
     schema: Schema,
     experiments: Sequence[Experiment],
     footprints: Sequence[Footprint],
@@ -249,7 +249,7 @@ def read_pairs(resources: Sequence[Resource]) -> tuple[list[Pair], list[Finding]
 
 
 @asynccontextmanager
-async def one_connection(config: Config) -> AsyncGenerator[Connection]:
+async def one_connection(config: Config) -> AsyncGenerator[ScratchConnection]:
     """Give a connection for as long as a block lasts."""
     connection = await connect(config)
     try:

@@ -13,11 +13,11 @@ import msgspec
 
 from svc.check.findings import Finding, find, find_parameter
 from svc.check.prove import EXPLAIN, Schema, declared_parameters, read_marks, type_name
+from svc.check.scratch import ScratchConnection
 from svc.check.tree import walk
 from svc.check.types import split_optional
 from svc.http.fields import JsonObject
 from svc.postgres.catalog import CatalogQueries, Column
-from svc.postgres.connection import Connection
 from svc.postgres.queries import Signature
 from svc.postgres.statements import Query
 
@@ -88,7 +88,9 @@ end $$
 """
 
 
-async def fill(connection: Connection, schema: Schema, used: set[str], rows: int = ROWS) -> dict[str, str]:
+async def fill(
+    connection: ScratchConnection, schema: Schema, used: set[str], rows: int = ROWS
+) -> dict[str, str]:
     """Put rows into every table that is used, and analyse it. Where checks refuse them, the checks go.
 
     Return the tables that stay empty, each with the reason: trials on them would show nothing.
@@ -107,7 +109,7 @@ async def fill(connection: Connection, schema: Schema, used: set[str], rows: int
 
 
 async def fill_table(
-    connection: Connection,
+    connection: ScratchConnection,
     table: str,
     columns: Sequence[Column],
     labels: Mapping[str, Sequence[str]],
@@ -194,7 +196,9 @@ def count_examined(node: Mapping[str, Any]) -> int:
 class Experiment:
     """Runs one query on filled tables, and leaves nothing behind."""
 
-    def __init__(self, connection: Connection, schema: Schema, query: Query, signature: Signature) -> None:
+    def __init__(
+        self, connection: ScratchConnection, schema: Schema, query: Query, signature: Signature
+    ) -> None:
         self.connection = connection
         self.schema = schema
         self.query = query

@@ -121,6 +121,15 @@ class Nulls:
             return any(self._of_each(scope, [*results, expression["defresult"]]))
         return self._of_call(scope, kind, expression)
 
+    def find_written(self, scope: Scope) -> set[str]:
+        """Return the columns into which a query may put a null."""
+        return {
+            str(column)
+            for each in scope.walk()
+            for column, expression in each.find_assignments()
+            if self.of(each, expression)
+        }
+
     def _of_each(self, scope: Scope, expressions: Any) -> Iterator[bool]:
         return (self.of(scope, expression) for expression in listed(expressions))
 

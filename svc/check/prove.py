@@ -18,11 +18,11 @@ from svc.check.nulls import Nulls
 from svc.check.rows import is_present, is_single
 from svc.check.schema import Catalog, find_views, read_catalog, read_tree, read_views
 from svc.check.scope import Parameters, Scope
+from svc.check.scratch import ScratchConnection
 from svc.check.secrets import Secrets
 from svc.check.tree import parse_queries
 from svc.check.types import describe, fits, split_optional, split_secret
 from svc.postgres.catalog import CatalogQueries
-from svc.postgres.connection import Connection
 from svc.postgres.mapping import find_struct, is_struct
 from svc.postgres.proven import Footprint
 from svc.postgres.queries import Signature
@@ -43,7 +43,7 @@ class Schema(Struct, frozen=True):
     labels: Mapping[str, list[str]]
 
 
-async def read_schema(connection: Connection) -> Schema:
+async def read_schema(connection: ScratchConnection) -> Schema:
     """Read what the proofs look at."""
     catalog = await read_catalog(connection)
     enums = await CatalogQueries.bind(connection).list_enum_labels()
@@ -53,7 +53,9 @@ async def read_schema(connection: Connection) -> Schema:
 class Proof:
     """One query on one schema."""
 
-    def __init__(self, connection: Connection, schema: Schema, query: Query, signature: Signature) -> None:
+    def __init__(
+        self, connection: ScratchConnection, schema: Schema, query: Query, signature: Signature
+    ) -> None:
         self.connection = connection
         self.schema = schema
         self.secrets = schema.secrets
@@ -93,6 +95,7 @@ class Proof:
         found += self._check_cardinality(scope, keys)
         self.footprint = find_footprint(scope, keys)
         self.footprint.not_null.extend(self._find_needed(statement, scope))
+        self.footprint.nulls.extend(sorted(self.schema.nulls.find_written(scope)))
         return found
 
     def _find_needed(self, statement: "PreparedStatement[Any]", scope: Scope) -> Iterator[str]:

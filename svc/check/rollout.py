@@ -9,9 +9,9 @@ from typing import NamedTuple
 import asyncpg
 
 from svc.check.findings import Finding, find, find_position
+from svc.check.scratch import ScratchConnection, connect
 from svc.config import CHECKOUT, Config
 from svc.postgres.catalog import CatalogQueries
-from svc.postgres.connection import Connection, connect
 from svc.postgres.migrations import read_files, rollback
 from svc.postgres.proven import Written, compare, decode_written, read_snapshot
 from svc.postgres.statements import Query, read_queries
@@ -65,7 +65,7 @@ def read_release(revision: str) -> Release:
     return Release(revision, queries, names, written)
 
 
-async def read_shape(connection: Connection, query: Query) -> Shape | asyncpg.PostgresError:
+async def read_shape(connection: ScratchConnection, query: Query) -> Shape | asyncpg.PostgresError:
     """Return a statement's types on this schema, or why it does not prepare."""
     try:
         statement = await connection.prepare(query.sql)

@@ -7,9 +7,9 @@ from typing import Any, TypeVar, cast
 import asyncpg
 from msgspec import Struct, structs
 
+from svc.check.scratch import ScratchConnection
 from svc.check.tree import Node, parse_queries, parse_tree, walk
 from svc.postgres.catalog import CatalogQueries, Column, Routine, TableConstraint, UniqueKey
-from svc.postgres.connection import Connection
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -54,7 +54,7 @@ class Catalog(Struct, frozen=True):
                 yield str(column), structs.replace(self, columns=columns, opened={})
 
 
-async def read_catalog(connection: Connection) -> Catalog:
+async def read_catalog(connection: ScratchConnection) -> Catalog:
     """Read what the analysis looks at, and the queries of our views."""
     queries = CatalogQueries.bind(connection)
     routines = [await read_body(connection, routine) for routine in await queries.list_routines()]
@@ -117,7 +117,7 @@ def find_views(queries: Sequence[Node]) -> set[str]:
     return {entry["relid"] for entry in entries if entry["rtekind"] == "0" and entry["relkind"] in ("v", "m")}
 
 
-async def read_body(connection: Connection, routine: Routine) -> Routine:
+async def read_body(connection: ScratchConnection, routine: Routine) -> Routine:
     """Return a function in SQL with its body as a tree: of a text, PostgreSQL makes one where it can."""
     if routine.language != "sql" or routine.tree or not routine.plain:
         return routine
@@ -129,7 +129,7 @@ async def read_body(connection: Connection, routine: Routine) -> Routine:
     return structs.replace(routine, tree=tree)
 
 
-async def read_tree(connection: Connection, body: str, arguments: str, result: str = "void") -> str:
+async def read_tree(connection: ScratchConnection, body: str, arguments: str, result: str = "void") -> str:
     """Return statements as PostgreSQL has analysed them, out of a function that is there for a moment.
 
     Raises asyncpg.PostgresError where a function can hold no such statement.

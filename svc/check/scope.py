@@ -6,6 +6,7 @@ from typing import NamedTuple
 from svc.check.kinds import Entry, Statement
 from svc.check.schema import Catalog
 from svc.check.tree import Node, listed, walk_own
+from svc.postgres.catalog import Column
 
 
 class Parameters(NamedTuple):
@@ -50,6 +51,18 @@ class Scope:
         selects = self.query["commandType"] == Statement.SELECT
         targets = listed(self.query["targetList" if selects else "returningList"])
         return [target for target in targets if target["resjunk"] == "false"]
+
+    def find_assignments(self) -> "Iterator[tuple[Column, Node]]":
+        """Yield each column that an insert, an update or a merge sets, with what it sets it to."""
+        query = self.query
+        changes = query["commandType"] in (Statement.INSERT, Statement.UPDATE)
+        lists = [listed(query["targetList"]) if changes else []]
+        lists += [listed(action["targetList"]) for action in listed(query.get("mergeActionList"))]
+        if conflict := query.get("onConflict"):
+            lists.append(listed(conflict["onConflictSet"]))
+        for target in (target for targets in lists for target in targets if target["resjunk"] == "false"):
+            relation = self.entry(query["resultRelation"])["relid"]
+            yield self.catalog.columns[relation, target["resno"]], target["expr"]
 
     def entry(self, number: str) -> Node:
         """Return an entry of the range table."""

@@ -19,7 +19,7 @@ from functools import cached_property
 from typing import Any, cast
 
 from svc.check.fixpoint import Fixpoint
-from svc.check.kinds import Entry, Param, Statement, Sublink
+from svc.check.kinds import Entry, Param, Sublink
 from svc.check.schema import Catalog
 from svc.check.scope import Parameters, Scope, find_aliased, open_view
 from svc.check.tree import Node, listed, parse_queries, relabelled, walk, walk_own
@@ -297,20 +297,10 @@ class Secrets:
 
     def find_writings(self, scope: Scope) -> Iterator[tuple[str, Found]]:
         """Yield each column that is no secret and into which a query writes one, with what it writes."""
-        query = scope.query
-        lists = [
-            listed(query["targetList"])
-            if query["commandType"] in (Statement.INSERT, Statement.UPDATE)
-            else []
-        ]
-        lists += [listed(action["targetList"]) for action in listed(query.get("mergeActionList"))]
-        if conflict := query.get("onConflict"):
-            lists.append(listed(conflict["onConflictSet"]))
-        for target in (target for targets in lists for target in targets):
-            if target["resjunk"] == "false" and (found := self.of(scope, target["expr"])):
-                relation = scope.entry(query["resultRelation"])["relid"]
-                if not self.of_relation(relation, int(target["resno"])):
-                    yield str(self.catalog.columns[relation, target["resno"]]), found
+        for column, expression in scope.find_assignments():
+            known = self.of_relation(str(column.relation), column.number)
+            if (found := self.of(scope, expression)) and not known:
+                yield str(column), found
 
     # What tells nothing
 

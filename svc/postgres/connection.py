@@ -1,10 +1,15 @@
-"""One connection to PostgreSQL: it runs the queries of the contract, each prepared once.
+"""One connection to PostgreSQL: it runs the queries of the contract, each prepared once, and nothing else.
+
+What is sent is what svc/postgres/statements.py has read from a .sql file for this very Query object: no copy
+of one, no change of one and no other text gets through. It is looked up as a statement is prepared.
 
 No reset query runs when it comes back from one user and goes to the next. The price is that nothing may
 leave session state behind: no `set` but `set local`, no session advisory locks, no `listen`.
 """
 
+import re
 from collections.abc import Sequence
+from typing import Any, NoReturn, TypeVar
 
 import asyncpg
 import msgspec
@@ -12,7 +17,9 @@ from asyncpg.prepared_stmt import PreparedStatement
 
 from svc.config import Config
 from svc.postgres.queries import Row, Signature
-from svc.postgres.statements import Query
+from svc.postgres.statements import NO_TEXT, Query, find_text
+
+C = TypeVar("C", bound="QueryConnection")
 
 CONNECTION_LOST_ERRORS = (
     asyncpg.PostgresConnectionError,
@@ -35,7 +42,16 @@ STALE_PLAN_ERRORS = (asyncpg.InvalidCachedStatementError, asyncpg.OutdatedSchema
 """What a statement that was prepared before a change of the schema raises, before anything was done."""
 
 
-class Connection(asyncpg.Connection):
+OWN_COMMANDS = re.compile(
+    r"(BEGIN[A-Z ]*|COMMIT|ROLLBACK|(SAVEPOINT|RELEASE SAVEPOINT|ROLLBACK TO) __asyncpg_savepoint_\w+__);?"
+)
+"""What asyncpg's transactions send by a connection's own methods."""
+
+OWN_QUESTIONS = frozenset(["SHOW transaction_isolation;", "SELECT pg_catalog.pg_is_in_recovery()"])
+"""What asyncpg asks by them: within a transaction, and of a host among several."""
+
+
+class QueryConnection(asyncpg.Connection):
     """An asyncpg connection that runs queries of the contract: an Executor.
 
     It keeps one prepared statement a query. asyncpg's own cache does the same and costs 5 to 8 µs more a
@@ -43,7 +59,7 @@ class Connection(asyncpg.Connection):
     """
 
     generation = 0
-    statements: dict[str, "PreparedStatement[asyncpg.Record]"]
+    statements: dict[Query, "PreparedStatement[asyncpg.Record]"]
 
     def get_reset_query(self) -> str:
         """Return none: see the top of this file."""
@@ -51,7 +67,7 @@ class Connection(asyncpg.Connection):
 
     async def fetch_one(self, query: Query, arguments: Sequence[object]) -> Row | None:
         """Return the first row, or None."""
-        statement = self.statements.get(query.sql) or await self._prepare_query(query)
+        statement = self.statements.get(query) or await self._prepare_query(query)
         try:
             return await statement.fetchrow(*arguments)
         except STALE_PLAN_ERRORS:
@@ -59,7 +75,7 @@ class Connection(asyncpg.Connection):
 
     async def fetch_all(self, query: Query, arguments: Sequence[object]) -> Sequence[Row]:
         """Return all rows."""
-        statement = self.statements.get(query.sql) or await self._prepare_query(query)
+        statement = self.statements.get(query) or await self._prepare_query(query)
         try:
             return await statement.fetch(*arguments)
         except STALE_PLAN_ERRORS:
@@ -67,12 +83,12 @@ class Connection(asyncpg.Connection):
 
     async def change(self, query: Query, arguments: Sequence[object]) -> int:
         """Return the number of rows that were changed, from the command tag: `UPDATE 1`."""
-        status = await self.execute(query.sql, *arguments)
+        status = await asyncpg.Connection.execute(self, find_text(query), *arguments)
         count = status.rpartition(" ")[2]
         return int(count) if count.isdigit() else 0
 
     async def _prepare_query(self, query: Query) -> "PreparedStatement[asyncpg.Record]":
-        statement = self.statements[query.sql] = await self.prepare(query.sql)
+        statement = self.statements[query] = await asyncpg.Connection.prepare(self, find_text(query))
         return statement
 
     async def _prepare_anew(self, query: Query) -> "PreparedStatement[asyncpg.Record]":
@@ -93,7 +109,7 @@ class Connection(asyncpg.Connection):
     async def find_mismatch(self, query: Query, signature: Signature) -> str | None:
         """Prepare a query on the live schema; return what is wrong with it, or None."""
         try:
-            statement = await self.prepare(query.sql)
+            statement = await asyncpg.Connection.prepare(self, find_text(query))
         except asyncpg.PostgresError as error:
             return f"{query}: SQLSTATE {error.sqlstate}"
         columns = tuple(attribute.name for attribute in statement.get_attributes())
@@ -102,23 +118,53 @@ class Connection(asyncpg.Connection):
         return None
 
 
+def refuse(*_: object, **__: object) -> NoReturn:
+    """Raise TypeError: nothing sends a text."""
+    raise TypeError(NO_TEXT)
+
+
+class Connection(QueryConnection):
+    """The same for a service: all of asyncpg's methods that take a text refuse it, but for asyncpg's own."""
+
+    executemany = fetch = fetchrow = fetchmany = prepare = cursor = refuse
+    copy_from_query = copy_from_table = copy_to_table = copy_records_to_table = refuse
+    add_listener = remove_listener = refuse
+
+    async def execute(self, query: str, *args: object, **how: Any) -> str:
+        """Run a command of a transaction. Raises TypeError for any other text."""
+        if args or not OWN_COMMANDS.fullmatch(query):
+            refuse()
+        return await super().execute(query, **how)
+
+    async def fetchval(self, query: str, *args: object, **how: Any) -> Any:
+        """Answer a question of asyncpg's own. Raises TypeError for any other text."""
+        if args or query not in OWN_QUESTIONS:
+            refuse()
+        return await super().fetchval(query, **how)
+
+
 class UnpreparedConnection(Connection):
     """The same without prepared statements, for poolers that give each transaction another server."""
 
     async def fetch_one(self, query: Query, arguments: Sequence[object]) -> Row | None:
         """Return the first row, or None."""
-        return await self.fetchrow(query.sql, *arguments)
+        return await asyncpg.Connection.fetchrow(self, find_text(query), *arguments)
 
     async def fetch_all(self, query: Query, arguments: Sequence[object]) -> Sequence[Row]:
         """Return all rows."""
-        return await self.fetch(query.sql, *arguments)
+        return await asyncpg.Connection.fetch(self, find_text(query), *arguments)
 
 
 async def connect(config: Config) -> Connection:
     """Open one connection. Raises OSError, TimeoutError or asyncpg's errors."""
+    return await open_connection(config, Connection if config.statement_cache else UnpreparedConnection)
+
+
+async def open_connection(config: Config, kind: type[C]) -> C:
+    """Open a connection of a kind. Raises OSError, TimeoutError or asyncpg's errors."""
     connection = await asyncpg.connect(
         str(config.database_url),
-        connection_class=Connection if config.statement_cache else UnpreparedConnection,
+        connection_class=kind,
         timeout=config.connect_timeout,
         command_timeout=config.query_timeout,
         statement_cache_size=config.statement_cache,

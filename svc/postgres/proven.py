@@ -38,12 +38,14 @@ class Footprint(Struct, frozen=True, omit_defaults=True):
     """What one query names, what it does to relations, and which indexes it walks.
 
     `names` are columns that it reads, keys, functions, types; `not_null` are columns of which no null may
-    come for its row to be as declared. Of inserts and updates stands what they set. `constraints` are those
-    that it may break, by their names alone, as errors tell them.
+    come for its row to be as declared, and `nulls` those in which it may put one. Of inserts and updates
+    stands what they set. `constraints` are those that it may break, by their names alone, as errors tell
+    them.
     """
 
     names: list[str] = []
     not_null: list[str] = []
+    nulls: list[str] = []
     reads: list[str] = []
     inserts: dict[str, list[str]] = {}
     updates: dict[str, list[str]] = {}
@@ -228,7 +230,7 @@ def differ(
     if before.text == after.text:
         return None
     if kind not in KINDS and before.text.removesuffix(NOT_NULL) == after.text.removesuffix(NOT_NULL):
-        hit = footprint.sets(after) if after.text.endswith(NOT_NULL) else name in footprint.not_null
+        hit = name in (footprint.nulls if after.text.endswith(NOT_NULL) else footprint.not_null)
         return (f"{name} is {after.text}, proven as {before.text}", True) if hit else None
     grown = kind == "type" and {*before.text.split(", ")} <= {*after.text.split(", ")}
     return f"{name} is {after.text}, proven as {before.text}", not grown and breaks(kind, after)

@@ -45,8 +45,14 @@ class QueryError(Exception):
         self.mismatches = mismatches
 
 
-class Query(Struct, frozen=True):
-    """One statement of a .sql file.
+NO_TEXT = "nothing is sent but the queries that are read from .sql files"
+
+TEXTS: "dict[Query, str]" = {}
+"""What may be sent for each query that was read from a file: for itself, and for no copy of it."""
+
+
+class Query(Struct, frozen=True, eq=False):
+    """One statement of a .sql file. Two of them are never equal, so that one is known by being itself.
 
     `source` is the statement with its snippets put in, and `pieces` say where its parts come from. `sql` has
     `$1`, `$2`, … where `source` has `:name`; `parameters` holds the names in that order. `annotations` are
@@ -86,7 +92,17 @@ WRITES = re.compile(r"\b(insert|update|delete|merge|lock|truncate|copy|call|do)\
 def load(file: str) -> dict[str, Query]:
     """Read the queries of a file, by name. Raises QueryError."""
     path = find_folder("queries") / file
-    return read_queries(path.read_text(encoding="utf-8"), path)
+    queries = read_queries(path.read_text(encoding="utf-8"), path)
+    TEXTS.update((query, query.sql) for query in queries.values())
+    return queries
+
+
+def find_text(query: Query) -> str:
+    """Return what is sent for a query. Raises TypeError for anything that `load` has not read from a file."""
+    try:
+        return TEXTS[query]
+    except (KeyError, TypeError):  # a Query made otherwise, or what is none and cannot be hashed
+        raise TypeError(NO_TEXT) from None
 
 
 def read_queries(

@@ -281,6 +281,7 @@ def test_all_mistakes_are_found_in_one_run_and_nothing_else(after: After) -> Non
         ran.place("sql", keys, "list_api_keys", "scops"),
         ran.place("column", keys, "get_api_key"),
         ran.place("unused", keys, "count_keys"),
+        ran.place("unused", keys, "get_user"),
         ran.place("signature", keys, "get_user"),
         ran.place("signature", "svc/accounts/keys.py", "no_query"),
         ran.place("signature", users, "no_signature"),

@@ -15,10 +15,10 @@ from svc.check.nulls import Nulls
 from svc.check.prove import Proof, Schema, read_schema
 from svc.check.rows import is_present, is_single
 from svc.check.scope import Scope
+from svc.check.scratch import connect
 from svc.check.secrets import Secrets
 from svc.check.tree import Node
 from svc.config import DatabaseUrl
-from svc.postgres.connection import connect
 from svc.postgres.queries import Signature
 from svc.postgres.statements import Query, read_queries
 from tests.support import make_config

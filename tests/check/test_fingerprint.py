@@ -7,9 +7,10 @@ from typing import Any
 
 import httpx
 
+from svc.check.scratch import ScratchConnection as Connection
+from svc.check.scratch import connect
 from svc.config import DatabaseUrl
 from svc.postgres.catalog import CatalogQueries
-from svc.postgres.connection import Connection, connect
 from svc.postgres.proven import Difference, Watch, read_written
 from svc.postgres.queries import Row
 from svc.postgres.statements import Query

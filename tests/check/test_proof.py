@@ -11,9 +11,9 @@ import pytest
 from msgspec import Meta, Raw
 
 from svc.check.prove import Proof, read_schema
+from svc.check.scratch import connect
 from svc.config import DatabaseUrl
 from svc.http.fields import JsonObject
-from svc.postgres.connection import connect
 from tests.support import make_config
 from tests.support.proofs import having, pair, prove, prove_each
 

@@ -10,8 +10,8 @@ from msgspec import Struct
 from svc.check.findings import Finding
 from svc.check.prove import Proof, read_schema
 from svc.check.rollout import check_rollout, read_release
+from svc.check.scratch import connect
 from svc.config import Config, DatabaseUrl
-from svc.postgres.connection import connect
 from svc.postgres.queries import Signature
 from svc.postgres.statements import read_queries
 from tests.support import make_config, skip_before_18

@@ -8,6 +8,7 @@ import pytest
 
 from svc.check.findings import Finding
 from svc.check.source import DRIVER, PACKAGE, check_module, check_source, check_transactions, find_stars
+from svc.check.usage import find_unused
 from svc.http.resource import collect_queries
 from svc.postgres.statements import Query, read_queries
 from tests.support import RESOURCES
@@ -56,6 +57,14 @@ SNEAKING = {
     "a query under another name": "from svc.postgres.queries import Query as Q",
     "a query changed by hand": "msgspec.structs.replace(query, sql=text)",
     "a file's text made by hand": "read_queries(text, path)",
+    "a connection without a guard": "from svc.postgres.connection import QueryConnection as Plain",
+    "the one of the check": "from svc.check.scratch import ScratchConnection",
+    "the opening of any": "connection.open_connection(config, kind)",
+    "what the guard goes by": "statements.TEXTS[query] = text",
+    "what it goes by, by its name": "getattr(statements, 'TEXTS')[query] = text",
+    "the driver's insides": "connection._protocol.query(text, 1)",
+    "the driver's insides by their name": "getattr(connection, '_execute')(text)",
+    "a query changed in its place": "msgspec.structs.force_setattr(query, 'source', text)",
     "select": "x = 'select 1'",
     "select, loudly": "x = 'SELECT id FROM users'",
     "select in pieces": "x = 'sel' 'ect id from users'",
@@ -112,9 +121,12 @@ def test_what_is_no_sql_is_left_alone(text: str) -> None:
 
 
 def test_even_a_file_with_the_driver_sends_only_what_a_sql_file_has() -> None:
-    text = "c.fetch(query.sql, *a)\nc.fetch(query.sql + more)\nc.fetch('x')\nc.fetch(f'{query.sql}')\nQuery()"
-    assert [finding.line for finding in find_in(text, "postgres/connection.py")] == [2, 3, 4, 5]
-    assert [finding.line for finding in find_in(text, "http/problems.py")] == [1, 2, 3, 4, 5]
+    text = (
+        "asyncpg.Connection.fetch(self, find_text(query), *arguments)\nstatement.fetch(*arguments)\n"
+        "super().execute(query, **how)\nc.fetch(self, query.sql, *arguments)\nc.fetch('x')\nQuery()"
+    )
+    assert [finding.line for finding in find_in(text, "postgres/connection.py")] == [4, 5, 6]
+    assert [finding.line for finding in find_in(text, "http/problems.py")] == [1, 2, 3, 4, 5, 6]
 
 
 def test_a_new_file_of_the_check_is_no_exception() -> None:
@@ -244,3 +256,44 @@ def test_a_query_beside_the_transaction_that_it_stands_in_is_found(statement: st
 @pytest.mark.parametrize("statement", INSIDE.values(), ids=INSIDE)
 def test_a_query_of_the_transaction_is_none_beside_it(statement: str) -> None:
     assert find_beside(statement) == []
+
+
+QUERIES_OF_A_MODULE = """
+class ThingQueries(Queries, Protocol, file="made.sql"):
+    async def get(self) -> int: ...
+"""
+
+USES = {
+    "an argument": "async def f(things: ThingQueries): await things.get()",
+    "an argument that may be none": "async def f(things: ThingQueries | None): await things.get()",
+    "a name in quotes": "async def f(things: 'ThingQueries'): await things.get()",
+    "an attribute": "def f(self, things: ThingQueries):\n    self.t = things\n    return lambda: self.t.get()",
+    "a bound class": "things = ThingQueries.bind(database)\nthings.get()",
+    "a class bound by a service": "service.bind(ThingQueries).get()",
+    "a transaction": "async def f():\n    async with d.transaction(ThingQueries) as things: things.get()",
+    "one of several": "async def f():\n    async with d.transaction(A, ThingQueries) as (a, b): b.get()",
+    "a method that is handed on": "def f(things: ThingQueries): return partial(run, things.get)",
+    "a name of a name": "def f(things: ThingQueries):\n    other = things\n    return other.get",
+}
+
+
+@pytest.mark.parametrize("text", USES.values(), ids=USES)
+def test_a_query_is_used_where_its_class_is_what_it_is_called_on(text: str) -> None:
+    modules = [[*ast.walk(ast.parse(each))] for each in (QUERIES_OF_A_MODULE, text)]
+    assert find_unused([make_query("select 1", "get")], modules) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "options.get('name')",
+        "def f(things: dict): return things.get",
+        "def f(things: ThingQueries): return things, {}.get",
+        "def f(others: OtherQueries): return others.get",
+        "get()",
+    ],
+)
+def test_another_thing_of_its_name_is_no_use_of_a_query(text: str) -> None:
+    modules = [[*ast.walk(ast.parse(each))] for each in (QUERIES_OF_A_MODULE, text)]
+    query = make_query("select 1", "get")
+    assert find_unused([query], modules) == [query]

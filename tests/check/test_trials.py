@@ -17,8 +17,9 @@ from svc.check.command import Pair, Report
 from svc.check.findings import Finding
 from svc.check.laboratory import Experiment, fill
 from svc.check.prove import Proof, Schema, read_schema
+from svc.check.scratch import ScratchConnection as Connection
+from svc.check.scratch import connect
 from svc.config import DatabaseUrl
-from svc.postgres.connection import Connection, connect
 from svc.postgres.queries import Signature
 from svc.postgres.statements import read_queries
 from tests.support import TEMPLATE, at, make_config, skip_before_18

@@ -10,9 +10,9 @@ import asyncpg
 import httpx
 import pytest
 
+from svc.check.scratch import connect
 from svc.config import Config, DatabaseUrl
 from svc.http.problems import STATUSES, Problem, find_problem
-from svc.postgres.connection import connect
 from svc.postgres.errors import SQLSTATES, translate
 from tests.support import add_option, pointers, problem, with_settings
 from tests.support.things import CONSTRAINTS, make_key, serve_things

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from svc.app import build_resources
 from svc.check.command import check, describe_mistake, prove_all
 from svc.check.findings import Finding
+from svc.check.scratch import connect
 from svc.config import Config
 from svc.http.application import make_app
 from svc.http.operations import Operation
@@ -19,7 +20,6 @@ from svc.http.problems import OURS
 from svc.http.resource import MACHINERY
 from svc.http.resource import Service as Parts
 from svc.http.wiring import WiringError, find_mistakes
-from svc.postgres.connection import connect
 from svc.postgres.proven import Proven, read_written
 from tests.support import skip_before_18
 from tests.support.logs import forget_handlers

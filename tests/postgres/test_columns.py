@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import UNSET, Struct, UnsetType
 
-from svc.postgres.connection import connect
+from svc.check.scratch import connect
 from svc.postgres.mapping import make_arrange, make_gather
 from svc.postgres.queries import Queries, Row, compare, read_signature
 from svc.postgres.statements import Query, read_queries

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+import asyncpg
 import httpx
 import msgspec
 import psycopg
@@ -174,9 +175,17 @@ CHECKOUT = Path(__file__).parent.parent.parent
 
 
 class Raw:
-    """The connection of a transaction itself, for tests of it: `database.transaction(Raw)`."""
+    """The connection of a transaction itself, for tests of it: `database.transaction(Raw)`. It sends any text."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
 
     @classmethod
     def bind(cls, executor: Any) -> Any:
         """Return the connection."""
-        return executor.connection
+        return cls(executor.connection)
+
+    def __getattr__(self, name: str) -> Any:
+        plain = getattr(asyncpg.Connection, name, None)
+        guarded = name in ("execute", "fetch", "fetchval", "fetchrow", "executemany", "prepare", "cursor")
+        return partial(plain, self._connection) if plain and guarded else getattr(self._connection, name)

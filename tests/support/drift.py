@@ -19,9 +19,10 @@ from svc.check.command import QUICK, Pair, prove_all, read_pairs
 from svc.check.laboratory import fill
 from svc.check.prove import declared_columns, find_body, read_schema
 from svc.check.rollout import read_shape
+from svc.check.scratch import ScratchConnection as Connection
+from svc.check.scratch import connect
 from svc.check.types import split_optional
 from svc.config import DatabaseUrl
-from svc.postgres.connection import Connection, connect
 from svc.postgres.embedded import EmbeddedServer
 from svc.postgres.mapping import is_struct
 from svc.postgres.migrations import migrate
@@ -64,7 +65,19 @@ RUNNING = {"users": {"analyze_users", "lock_users", "renew_users"}}
 DEFAULTED = {"users.id": {"import_users"}, "users.is_active": {"import_users"}}
 """Who inserts without a column, and gives it out nowhere; its default goes with a change of type."""
 
-DERIVED = {"idempotency_keys.body_hash": {"get_first_answer"}}
+RENDERING = {
+    "create_user", "create_user_once", "export_users", "export_users_as_csv", "get_first_answer", "get_user",
+    "get_user_by_email", "get_users", "get_users_by_email", "list_users_by_created_at",
+    "list_users_by_created_at_desc", "list_users_by_email", "list_users_by_email_desc", "list_users_by_id",
+    "list_users_by_id_desc", "look_up_users_by_email", "look_up_users_by_id", "update_user", "update_users",
+}  # fmt: skip
+"""Who gives out a moment."""
+
+DERIVED = {
+    "idempotency_keys.body_hash": {"get_first_answer"},
+    "idempotency_keys.created_at": {"get_first_answer"},
+    "users.created_at": RENDERING - {"get_first_answer"},
+}
 """Who makes a column out of this one that is null where it is."""
 
 FILTERED = {
@@ -89,6 +102,9 @@ KEYS = {
     "idempotency_keys_pkey": {"get_first_answer"},
 }
 """Who finds one row at most because of a key."""
+
+REFERRING = {"users.referred_by": frozenset(["delete_user"])}
+"""Who sets this column to null by its foreign key, which has another definition then, or is gone."""
 
 INDEXES = {
     "users_pkey": {
@@ -141,18 +157,13 @@ from pg_depend d join pg_attribute a on a.attrelid = d.refobjid and a.attnum = d
 where d.objid = 'pg_temp.body'::regproc and d.refobjsubid > 0
 """
 
+INSERTED = re.compile(r"insert into (\w+)\s*\(([^)]*)\)")
+"""Columns that an insert fills, which PostgreSQL does not count among those that a function depends on."""
+
 NUMBERS = """
 select a.attrelid, a.attnum, c.relname || '.' || a.attname
 from pg_attribute a join pg_class c on c.oid = a.attrelid where c.relkind = 'r'
 """
-
-RENDERING = {
-    "create_user", "create_user_once", "export_users", "export_users_as_csv", "get_first_answer", "get_user",
-    "get_user_by_email", "get_users", "get_users_by_email", "list_users_by_created_at",
-    "list_users_by_created_at_desc", "list_users_by_email", "list_users_by_email_desc", "list_users_by_id",
-    "list_users_by_id_desc", "look_up_users_by_email", "look_up_users_by_id", "update_user", "update_users",
-}  # fmt: skip
-"""Who gives out a moment."""
 
 HARMLESS = [
     *(f"alter table {table} add column extra text" for table in TABLES),
@@ -199,7 +210,7 @@ TOLD: dict[str, dict[str, set[str]]] = {
         | UPDATERS,
         "create unique index extra on users (id, email)": CREATORS | {"update_user"},
         "create table extra (user_id bigint references users)": DELETERS,
-        "alter table api_keys add constraint extra check (revoked_at is distinct from created_at)": {
+        "alter table api_keys add constraint extra check (coalesce(revoked_at, 'infinity') > 'epoch')": {
             "create_api_key",
             "revoke_api_key",
         },
@@ -269,15 +280,15 @@ def make_mutants(url: DatabaseUrl, pairs: Sequence[Pair]) -> list[Mutant]:
     ]
     for table, column, type_, not_null, default, identity, primary in columns:
         alter, name = f"alter table {table}", f"{table}.{column}"
-        mutants.append(Mutant("rename a column", f"{alter} rename column {column} to renamed"))
-        mutants.append(Mutant("drop a column", f"{alter} drop column {column} cascade"))
+        referring = REFERRING.get(name, frozenset())
+        mutants.append(Mutant("rename a column", f"{alter} rename column {column} to renamed", referring))
+        mutants.append(Mutant("drop a column", f"{alter} drop column {column} cascade", referring))
         other, cast = OTHER_TYPES[type_]
         prelude = f"{alter} alter column {column} drop identity; " if identity else ""
         prelude += f"{alter} alter column {column} drop default; " if default and type_ in NOT_CAST else ""
         change = f"{prelude}{alter} alter column {column} type {other} using {cast.format(column)}"
-        mutants.append(
-            Mutant("change a type", CONSTRAINED.get(name, "") + change, frozenset(DEFAULTED.get(name, set())))
-        )
+        users = frozenset(dependents.get(name, set()) | DEFAULTED.get(name, set()) | referring)
+        mutants.append(Mutant("change a type", CONSTRAINED.get(name, "") + change, users))
         hit = {query for query, optional in origins.get(name, {}).items() if optional != not_null}
         if not_null and not primary:
             mutants.append(
@@ -306,7 +317,7 @@ def make_mutants(url: DatabaseUrl, pairs: Sequence[Pair]) -> list[Mutant]:
         for other in HIDDEN.get(type_, ()):
             name, users = f"{table}.{column}", dependents.get(f"{table}.{column}", set())
             change = f"{CONSTRAINED.get(name, '')}alter table {table} alter column {column} type {other}"
-            users = users | DEFAULTED.get(name, set())
+            users = users | DEFAULTED.get(name, set()) | REFERRING.get(name, frozenset())
             mutants.append(Mutant("hide a type", change, frozenset(users)))
     told = [(kind, *each) for kind, statements in TOLD.items() for each in statements.items()]
     mutants += [Mutant(kind, statement, frozenset(hit)) for kind, statement, hit in told]
@@ -314,8 +325,9 @@ def make_mutants(url: DatabaseUrl, pairs: Sequence[Pair]) -> list[Mutant]:
 
 
 def find_dependents(url: DatabaseUrl, pairs: Sequence[Pair]) -> dict[str, set[str]]:
-    """For each column of a table: the queries of which PostgreSQL says, as functions, that they depend on it."""
+    """For each column of a table: the served queries that depend on it, as PostgreSQL says of functions."""
     found: dict[str, set[str]] = {}
+    served = read_written().queries
     with psycopg.connect(url) as connection:
         for query, _ in pairs:
             connection.pgconn.prepare(b"q", query.sql.encode())
@@ -329,7 +341,10 @@ def find_dependents(url: DatabaseUrl, pairs: Sequence[Pair]) -> dict[str, set[st
             body = find_body(query.sql)
             head = f"create function pg_temp.body({', '.join(declared or ())}) returns void"
             connection.execute(f"{head} begin atomic {body}; end".encode())
-            for (name,) in connection.execute(DEPENDS).fetchall():
+            names = {name for (name,) in connection.execute(DEPENDS).fetchall()}
+            for table, columns in INSERTED.findall(query.sql):
+                names |= {f"{table}.{column.strip()}" for column in columns.split(",")}
+            for name in names if query.name in served else ():
                 found.setdefault(name, set()).add(query.name)
             connection.rollback()
     return found
@@ -430,9 +445,10 @@ def tabulate(verdicts: Sequence[Verdict]) -> str:
 
 
 if __name__ == "__main__":
-    judged = list(run())
-    print(tabulate(judged))
-    for verdict in judged:
+    judged = []
+    for verdict in run():
+        judged.append(verdict)
         if verdict.hit != verdict.named:
             missed, alarms = verdict.hit - verdict.named, verdict.named - verdict.hit
-            print(f"{verdict.mutant.statement}: missed {missed or '-'}, in vain {alarms or '-'}")
+            print(f"{verdict.mutant.statement}: missed {missed or '-'}, in vain {alarms or '-'}", flush=True)
+    print(tabulate(judged))

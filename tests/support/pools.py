@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import cache
 from typing import Any
 
 import asyncpg
@@ -13,7 +14,7 @@ from svc.config import Config
 from svc.postgres.errors import DatabaseError
 from svc.postgres.pool import Database
 from svc.postgres.queries import Signature
-from svc.postgres.statements import Query, load
+from svc.postgres.statements import TEXTS, Query, load
 from tests.support import Raw, problem_of, with_settings
 
 DATABASE_ERRORS = (DatabaseError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
@@ -32,10 +33,13 @@ async def opened(
         await database.close()
 
 
+@cache
 def make_query(sql: str) -> Query:
-    """Return a query that is in no file; one that takes its time is not to be run twice."""
+    """Return a query that is in no file of ours; one that takes its time is not to be run twice."""
     reads = "pg_sleep" not in sql and "insert" not in sql
-    return msgspec.structs.replace(load("catalog.sql")["list_functions"], sql=sql, reads=reads)
+    query = msgspec.structs.replace(load("catalog.sql")["list_functions"], sql=sql, reads=reads)
+    TEXTS[query] = sql
+    return query
 
 
 async def ask(database: Database, sql: str, *arguments: object) -> Any:

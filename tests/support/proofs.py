@@ -8,8 +8,8 @@ from typing import Any
 
 from svc.check.findings import Finding
 from svc.check.prove import Proof, read_schema
+from svc.check.scratch import connect
 from svc.config import DatabaseUrl
-from svc.postgres.connection import connect
 from svc.postgres.queries import Signature, read_signature
 from svc.postgres.statements import Query, read_queries
 from tests.support import NUMBERS, TEMPLATE, at, make_config, skip_before_18
