@@ -77,9 +77,10 @@ OLD, NEW = "1", "2"
 
 
 class Nulls:
-    """The nulls of the queries on one schema."""
+    """The nulls of the queries on one schema; `trusting`, no function gives one unless it is given one."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, trusting: bool = False) -> None:
+        self.trusting = trusting
         self._known = Fixpoint(False)
 
     # Columns
@@ -139,9 +140,8 @@ class Nulls:
         if kind == "ROWCOMPAREEXPR":
             return any(self._of_each(scope, expression["largs"] + expression["rargs"]))
         if kind == "FUNCEXPR":
-            return not is_total(scope, expression) or any(
-                self._of_each(scope, find_deciding(scope, expression))
-            )
+            total = self.trusting or is_total(scope, expression)
+            return not total or any(self._of_each(scope, find_deciding(scope, expression)))
         if kind == "OPEXPR":
             total = scope.catalog.operators.get(expression["opno"]) in TOTAL_OPERATORS
             total &= expression["opresulttype"] != PATH  # of two closed ones `+` makes nothing

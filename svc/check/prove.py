@@ -9,7 +9,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import asyncpg
 from asyncpg.prepared_stmt import PreparedStatement
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from svc.check.arrays import find_unnested, has_one_row, is_nested, read_array
 from svc.check.findings import Finding, Kind, find, find_column, find_parameter, find_position
@@ -99,16 +99,18 @@ class Proof:
         return found
 
     def _find_needed(self, statement: "PreparedStatement[Any]", scope: Scope) -> Iterator[str]:
-        """Yield the columns that must not be null for the row to be as it is declared: marks rest on some."""
-        marked = {name.removesuffix("[]") for name in self._not_null}
-        resting = [index for index, target in enumerate(scope.targets) if target["resname"] in marked]
-        as_it_is = [*self._check_columns(statement, scope)]
+        """Yield the columns that must not be null for the row to be as it is declared.
+
+        What a mark says of a column rests on what its functions are given: they are trusted here.
+        """
+        schema = structs.replace(self.schema, nulls=Nulls(trusting=True))
+        query = structs.replace(self.query, annotations={})
+        trusting = Proof(self.connection, schema, query, self.signature)
+        as_it_is = [*trusting._check_columns(statement, scope)]
         for name, catalog in scope.catalog.loosen(self.footprint.names):
-            loose, followed = Scope(scope.query, catalog, scope.parameters), Secrets(catalog)
-            if (
-                any(name in followed.of_column(loose, index) for index in resting)
-                or [*self._check_columns(statement, loose)] != as_it_is
-            ):
+            if [
+                *trusting._check_columns(statement, Scope(scope.query, catalog, scope.parameters))
+            ] != as_it_is:
                 yield name
 
     def _check_cardinality(self, scope: Scope, keys: set[str]) -> Iterator[Finding]:

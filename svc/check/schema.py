@@ -41,14 +41,11 @@ class Catalog(Struct, frozen=True):
     """The types that are arrays."""
 
     def loosen(self, names: Sequence[str]) -> "Iterator[tuple[str, Catalog]]":
-        """Yield each of these columns that is never null, with a catalog in which it may be.
-
-        It is marked there, so that it can be followed as a secret is.
-        """
+        """Yield each of these columns that is never null, with a catalog in which it may be."""
         for key, column in self.columns.items():
             if column.own and column.not_null and str(column) in names:
                 columns = ChainMap(
-                    {key: structs.replace(column, not_null=False, secret=True)},
+                    {key: structs.replace(column, not_null=False)},
                     cast("dict[Key, Column]", self.columns),
                 )
                 yield str(column), structs.replace(self, columns=columns, opened={})

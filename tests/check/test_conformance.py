@@ -21,7 +21,7 @@ from svc.check.tree import Node
 from svc.config import DatabaseUrl
 from svc.postgres.queries import Signature
 from svc.postgres.statements import Query, read_queries
-from tests.support import make_config
+from tests.support import NUMBERS, TEMPLATE, at, make_config
 from tests.support.conformance import Verdict, fill, find_lies, make_arguments, prepare
 from tests.support.proofs import having
 
@@ -78,27 +78,53 @@ async def judge_all(url: DatabaseUrl) -> Verdicts:
 def judge(schema: Schema, scope: Scope, arrays: list[bool]) -> tuple[str, Verdict]:
     """The check's verdict on one query."""
     columns = range(len(scope.targets))
+    writes = any(written for each in scope.walk() for written in schema.secrets.find_writings(each))
     verdict = Verdict(
         nullable=tuple(schema.nulls.of_column(scope, index) for index in columns),
         holding=tuple(array and schema.nulls.in_column(scope, index) for index, array in enumerate(arrays)),
-        secret=tuple(bool(schema.secrets.of_column(scope, index)) for index in columns),
+        secret=tuple(writes or bool(schema.secrets.of_column(scope, index)) for index in columns),
         single=is_single(scope, set()),
         present=is_present(scope),
     )
+    secrets = [bool(schema.secrets.of_column(scope, index)) for index in columns]
     said = " ".join(
         target["resname"] + "?" * nullable + ("[?]" if holds else "[]") * array + "!" * secret
         for target, nullable, holds, secret, array in zip(
-            scope.targets, verdict.nullable, verdict.holding, verdict.secret, arrays, strict=True
+            scope.targets, verdict.nullable, verdict.holding, secrets, arrays, strict=True
         )
     )
     rows = f"{'1' if verdict.present else '0'}..{'1' if verdict.single else 'n'}"
-    writes = any(written for each in scope.walk() for written in schema.secrets.find_writings(each))
     decides = any(schema.secrets.of_rows(each) for each in scope.walk())
     return " | ".join([said or "-", rows, *["decides!"] * decides, *["writes!"] * writes]), verdict
 
 
 def test_there_are_many_queries() -> None:
-    assert len(QUERIES) == len({query.name for query in QUERIES}) > 250
+    assert len(QUERIES) == len({query.name for query in QUERIES}) >= 300
+
+
+NEWER = [
+    (18, " virtual", " stored"),
+    (18, ", primary key (room, during without overlaps)", ""),
+    (18, "constraint has_name not null name no inherit", "check (name is not null) no inherit"),
+]
+"""What only PostgreSQL of a version knows of the schema, and what is there before."""
+
+
+def test_each_query_prepares_on_the_version_that_it_needs(
+    server_url: DatabaseUrl, admin: Callable[[str], None]
+) -> None:
+    name, schema = f"{TEMPLATE}_{next(NUMBERS)}", (FOLDER / "schema.sql").read_text(encoding="utf-8")
+    admin(f"create database {name} template template0")
+    with psycopg.connect(at(server_url, name)) as connection:
+        version = connection.info.server_version // 10_000
+        for needed, new, old in NEWER:
+            schema = schema.replace(new, old) if version < needed else schema
+        connection.execute(schema.encode())
+        for query in QUERIES:
+            if int(query.annotations["needs"]) <= version:
+                result = connection.pgconn.prepare(b"", query.sql.encode())
+                assert result.status == psycopg.pq.ExecStatus.COMMAND_OK, (query.name, result.error_message)
+    admin(f"drop database {name} with (force)")
 
 
 def test_each_verdict_is_as_it_is_written_down(verdicts: Verdicts) -> None:
