@@ -188,14 +188,17 @@ def roll_out(checkout: Path, over: str) -> Ran:
     add_migration(checkout, "0902_ask", f"{table} add made_by text not null;", f"{table} drop made_by;")
     edit(users, "insert into idempotency_keys (key_hash,", "insert into idempotency_keys (made_by, key_hash,")
     edit(users, "select :key.key_hash,", "select 'x', :key.key_hash,")
+    default = "alter table users alter is_active set default {};".format
+    add_migration(checkout, "0903_default", default("false"), default("true"))
     proven = checkout / "queries/proven.json"
+    edit(proven, '"default of users.is_active","text":"true"', '"default of users.is_active","text":"false"')
     proven.write_text(re.sub(r"\bscopes\b", "rights", proven.read_text()))
     edit(proven, '"idempotency_keys":["key_hash"', '"idempotency_keys":["made_by","key_hash"')
     release(checkout, "second")
     add = "alter table users add note text; create index users_note_idx on users (note);"
     add += "create table remarks (id bigint primary key);"
     drop = "drop table remarks; alter table users drop note;"
-    add_migration(checkout, "0903_add", add, drop)
+    add_migration(checkout, "0904_add", add, drop)
     return check(checkout, "--json", "--against", over)
 
 
@@ -349,17 +352,31 @@ def test_an_old_query_that_does_not_prepare_on_the_new_schema_is_an_error(after:
     assert expected <= set(ran.find())
 
 
-def test_an_old_insert_that_lacks_a_value_on_the_new_schema_is_an_error(after: After) -> None:
-    found = {(kind, file, query) for kind, file, _, query in after("over the first release").find()}
+def test_an_old_query_that_stores_or_returns_something_else_on_the_new_schema_is_an_error(
+    after: After,
+) -> None:
+    ran = after("over the first release")
+    found = {(kind, file, query) for kind, file, _, query in ran.find()}
     others = {found_ for found_ in found if found_[2] not in RENAMED}
-    assert others == {("rollout", "first:queries/users.sql", "create_user_once")}
+    assert others == {
+        ("rollout", "first:queries/users.sql", name) for name in ("create_user", "create_user_once")
+    }
+    assert "idempotency_keys.made_by needs a value" in ran.out
+    assert "default of users.is_active is false, proven as true" in ran.out
 
 
 def test_a_new_query_that_does_not_outlive_a_rollback_is_a_warning(after: After) -> None:
     ran = after("over the first release")
     expected = [ran.place("rollout", "queries/api_keys.sql", *new) for new in RENAMED.items()]
     expected += [ran.place("rollout", "queries/users.sql", "create_user_once", "(made_by,")]
-    assert sorted(set(ran.find(warning=True))) == expected
+    found = {place for place in ran.find(warning=True) if not place[1].startswith("first:")}
+    assert sorted(found) == expected
+
+
+def test_what_matters_to_an_old_query_and_does_not_break_it_is_a_warning(after: After) -> None:
+    ran = after("over the first release")
+    found = {(file, query) for _, file, _, query in ran.find(warning=True) if file.startswith("first:")}
+    assert found == {("first:queries/user_import.sql", "import_users")}  # which gives out no default
 
 
 def test_a_release_that_only_adds_to_the_schema_rolls_out_in_silence(after: After) -> None:
