@@ -10,6 +10,7 @@ from bench.figures import lines_of
 from svc.check.command import find_structs, read_pairs
 from svc.http.problems import STATUSES
 from svc.postgres.migrations import read_files
+from tests.check.test_conformance import BROKEN
 from tests.support import CHECKOUT, CONSTRAINTS, RESOURCES
 
 PATHS = [*CHECKOUT.glob("*.md"), *CHECKOUT.glob("docs/*.md"), CHECKOUT / "bench/README.md"]
@@ -127,3 +128,11 @@ def test_contributors_run_what_the_makefile_and_ci_run() -> None:
     commands += [re.sub(r'"\$bin/([\w-]+)"', r".venv/bin/\1", line) for line in lines]
     assert len(commands) > 15
     assert [command for command in commands if command not in DOCUMENTS["CONTRIBUTING.md"]] == []
+
+
+def test_the_broken_rules_are_those_that_are_broken() -> None:
+    page = (CHECKOUT / "docs/why-not-an-orm.md").read_text(encoding="utf-8")
+    _, _, rest = page.partition("<!-- broken rules -->\n")
+    lines = rest.partition("\n\n")[0].splitlines()[2:]
+    told = [cell.strip() for line in lines for cell in line.strip("|").split("|") if cell.strip()]
+    assert sorted(told) == sorted(BROKEN)
