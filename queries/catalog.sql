@@ -165,8 +165,8 @@ select
     true as applies
 from keys
 union all
--- A unique index binds as a constraint does.
 select
+    -- A unique index binds as a constraint does.
     'constraint ' || relation || '.' || quote_ident(name),
     'UNIQUE ' || definition,
     relation,
@@ -227,8 +227,8 @@ select
 from named as n
 where n.relrowsecurity
 union all
--- PostgreSQL 15 names the table of each column, 16 only where there are several.
 select
+    -- PostgreSQL 15 names the table of each column, 16 only where there are several.
     'view ' || n.name,
     regexp_replace(pg_get_viewdef(n.oid), '(\w+|"[^"]+")\.(?=[\w"])', '', 'g'),
     n.name,

@@ -6,19 +6,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import psycopg
 import pytest
 
-from svc.check.prove import Proof, read_schema
-from svc.check.scratch import connect
 from svc.config import DatabaseUrl
 from svc.postgres.statements import Query, read_queries
-from tests.check.test_conformance import FOLDER, declare, judge
-from tests.support import make_config
 from tests.support.conformance import Verdict, fill, find_lies, make_arguments, prepare
 from tests.support.grammar import Grammar
 from tests.support.proofs import having
+from tests.support.verdicts import SCHEMA, judge_all
 
 MADE, MOST = 300, 10_000
 FILLS = 6
@@ -27,7 +23,7 @@ AT_A_TIME = 500
 
 @pytest.fixture(scope="module")
 def made(server_url: DatabaseUrl, admin: Callable[[str], None]) -> Iterator[DatabaseUrl]:
-    with having(server_url, admin, (FOLDER / "schema.sql").read_text(encoding="utf-8")) as url:
+    with having(server_url, admin, SCHEMA) as url:
         yield url
 
 
@@ -35,25 +31,6 @@ def make_queries(numbers: range) -> list[Query]:
     """The queries of these numbers, the same ones in every run."""
     texts = [f"-- name: r{n} :many\n{Grammar(random.Random(n)).statement()};" for n in numbers]
     return [*read_queries("\n\n".join(texts), Path("made.sql")).values()]
-
-
-async def judge_all(url: DatabaseUrl, queries: list[Query]) -> list[tuple[Query, Verdict]]:
-    """What the check says of those that prepare."""
-    connection = await connect(make_config(url))
-    found: list[tuple[Query, Verdict]] = []
-    try:
-        schema = await read_schema(connection)
-        for query in queries:
-            try:
-                statement = await connection.prepare(query.sql)
-            except asyncpg.PostgresError:
-                continue
-            scope = await Proof(connection, schema, query, declare(query))._analyse(statement)
-            arrays = [attribute.type.kind == "array" for attribute in statement.get_attributes()]
-            found.append((query, judge(schema, scope, arrays)[1]))
-    finally:
-        await connection.close()
-    return found
 
 
 def look_for_lies(url: DatabaseUrl, judged: list[tuple[Query, Verdict]], seed: int) -> Iterator[str]:
@@ -75,7 +52,9 @@ def test_no_verdict_on_a_random_query_is_refuted(made: DatabaseUrl, pytestconfig
     number = MOST if pytestconfig.getoption("--full") else MADE
     prepared = 0
     for start in range(0, number, AT_A_TIME):
-        judged = asyncio.run(judge_all(made, make_queries(range(start, min(start + AT_A_TIME, number)))))
+        queries = make_queries(range(start, min(start + AT_A_TIME, number)))
+        verdicts = asyncio.run(judge_all(made, queries))
+        judged = [(query, verdicts[query.name][1]) for query in queries if query.name in verdicts]
         prepared += len(judged)
         lies = [*look_for_lies(made, judged, start)]
         assert lies == [], "\n\n".join(lies[:3])

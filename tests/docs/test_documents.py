@@ -10,8 +10,8 @@ from bench.figures import lines_of
 from svc.check.command import find_structs, read_pairs
 from svc.http.problems import STATUSES
 from svc.postgres.migrations import read_files
-from tests.check.test_conformance import BROKEN
 from tests.support import CHECKOUT, CONSTRAINTS, RESOURCES
+from tests.support.broken_rules import BROKEN
 
 PATHS = [*CHECKOUT.glob("*.md"), *CHECKOUT.glob("docs/*.md"), CHECKOUT / "bench/README.md"]
 DOCUMENTS = {
