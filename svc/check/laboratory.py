@@ -12,7 +12,7 @@ import asyncpg
 import msgspec
 
 from svc.check.findings import Finding, find, find_parameter
-from svc.check.prove import EXPLAIN, Schema, declared_parameters, read_marks, type_name
+from svc.check.prove import EXPLAIN, ON_TABLE, Schema, declared_parameters, read_marks, type_name
 from svc.check.scratch import ScratchConnection
 from svc.check.tree import walk
 from svc.check.types import split_optional
@@ -214,7 +214,7 @@ class Experiment:
         types = statement.get_parameters()
         if EXPLAIN.match(self.query.sql):
             return []
-        found: list[Finding] = []
+        found = [*await self._check_running()] if ON_TABLE.fullmatch(self.query.sql) else []
         for samples in SAMPLES if types else SAMPLES[:1]:
             found += await self._try_nulls([self._sample(type_, samples) for type_ in types])
         found = list(dict.fromkeys(found))
@@ -230,6 +230,24 @@ class Experiment:
             async with self._prepared(types):
                 examined = {probe: await self._examine(types, probe) for probe in probes}
             self.suspects = {probe: rows for probe, rows in examined.items() if rows > BOUNDED}
+
+    async def _check_running(self) -> list[Finding]:
+        """Find what stops a statement that nothing analyses: a `truncate` of what others refer to."""
+        transaction = self.connection.transaction()
+        await transaction.start()
+        try:
+            await self.connection.execute(f"set local statement_timeout = {PATIENCE}")
+            await self.connection.execute(self.query.sql)
+        except asyncpg.QueryCanceledError:
+            return []
+        except asyncpg.PostgresError as error:
+            said = f"{error.sqlstate} {error.args[0]}"
+            return [
+                find(self.query, "trial", "a statement that runs, or is asked before", said, warning=True)
+            ]
+        finally:
+            await transaction.rollback()
+        return []
 
     def _sample(self, type_: Any, samples: Mapping[str, object]) -> object:
         name = type_.name.removesuffix("[]")

@@ -351,3 +351,14 @@ def test_a_table_that_cannot_be_filled_is_told(filled: Filled) -> None:
 
     ((table, reason),) = run(filled[0], work).items()
     assert (table, reason[:5]) == ("made", "23502")
+
+
+def test_a_statement_that_does_not_plan_is_tried_all_the_same(filled: Filled) -> None:
+    def find_in(statement: str) -> list[tuple[str, str, bool]]:
+        return [(each.kind, each.found, each.warning) for each in check(filled, query(statement))]
+
+    for statement in ("truncate jottings", "analyze teams", "lock table teams in access exclusive mode"):
+        assert find_in(statement) == []
+    ((kind, found, warning),) = find_in("truncate teams")
+    assert (kind, warning) == ("trial", True)
+    assert found.startswith("0A000 cannot truncate a table referenced in a foreign key constraint")
