@@ -156,7 +156,17 @@ with {canonical}, named as (
 )
 select
     'constraint ' || conrelid::regclass || '.' || quote_ident(conname) as name,
-    pg_get_constraintdef(oid) as text,
+    concat_ws(E'\n',
+        pg_get_constraintdef(oid),
+        case when exists (select from pg_trigger where tgconstraint = keys.oid and tgenabled = 'D') then 'disabled' end,
+        (
+            -- What it calls of ours: the text names it alone.
+            select string_agg(p.prosrc, E'\n' order by p.oid::regprocedure::text)
+            from pg_depend as d
+            join pg_proc as p on p.oid = d.refobjid
+            where d.classid = 'pg_constraint'::regclass and d.objid = keys.oid and d.refclassid = 'pg_proc'::regclass
+        )
+    ) as text,
     relation,
     events::text[],
     array(
@@ -226,6 +236,18 @@ select
     row_security_active(n.oid)
 from named as n
 where n.relrowsecurity
+union all
+select 'children of ' || n.name, string_agg(h.inhrelid::regclass::text, ', ' order by h.inhrelid::regclass::text), n.name,
+    '{read,update,delete}', '{}', true
+from named as n
+join pg_inherits as h on h.inhparent = n.oid
+where n.relkind = 'r'
+group by n.name
+union all
+select 'durability of ' || c.relname, 'unlogged', n.name, '{insert,update,delete}', '{}', true
+from named as n
+join pg_class as c on c.oid = n.oid
+where c.relpersistence = 'u'
 union all
 select
     -- PostgreSQL 15 names the table of each column, 16 only where there are several.

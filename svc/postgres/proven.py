@@ -23,8 +23,11 @@ logger = logging.getLogger("svc")
 
 PROVEN = find_folder("queries") / "proven.json"
 
-KINDS = frozenset("constraint default function row rule trigger type unique view".split())
+KINDS = frozenset("children constraint default durability function row rule trigger type unique view".split())
 """How the names of facts begin that are not of a column."""
+
+HARMLESS = frozenset(["constraint", "durability", "trigger"])
+"""Those of them that break no query, whatever becomes of them: what it does may have other consequences."""
 
 FUNCTION, KEY, VIEW, TYPE, INDEX = "function ", "unique key on ", "view ", "type ", "index of "
 
@@ -221,7 +224,7 @@ def differ(
     """Return how something differs from what it was, and whether that breaks a query; None if it does not."""
     kind = name.partition(" ")[0]
     if after is None:
-        return None if kind == "default" else (f"there is no {name}", kind not in ("constraint", "trigger"))
+        return None if kind == "default" else (f"there is no {name}", kind not in HARMLESS)
     if kind == "default":
         return differ_in_default(before, after, footprint)
     if before is None:  # what a query names or sets is there, as it should be
@@ -255,7 +258,7 @@ def breaks(kind: str, after: Fact) -> bool:
     """Return whether a query fails or returns something else where something is new or changed."""
     if kind in ("rule", "row"):
         return after.applies
-    return kind not in ("constraint", "trigger")
+    return kind not in HARMLESS
 
 
 def serves(index: str, wanted: str) -> bool:

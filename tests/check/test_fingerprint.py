@@ -132,6 +132,8 @@ BREAKING = [
      "stable parallel safe return moment::text", READERS, "function rfc3339(timestamp with time zone) is"),
     ("change a text of a function", "create or replace function jsonb_merge_patch(target jsonb, patch jsonb) "
      "returns jsonb language sql immutable parallel safe as 'select patch'", {"update_user"}, "proven as sql immutable"),
+    ("add rows of another table", "create table former_users () inherits (users)",
+     {name for name, each in read_written().queries.items() if "users" in each.reads}, "children of users is new: former_users"),
     ("put a rule in the place of a statement", "create rule r as on delete to users do instead nothing",
      {"delete_user"}, "rule users.r is new: CREATE RULE r AS"),
 ]  # fmt: skip
@@ -161,6 +163,11 @@ TELLING = [
      {*CREATING, "delete_user"}, "DEFERRABLE, proven as FOREIGN KEY"),
     ("leave a check unproven", "alter table users drop constraint users_profile_is_object, add constraint "
      "users_profile_is_object check (jsonb_typeof(profile) = 'object') not valid", CHANGING, "NOT VALID, proven as CHECK"),
+    ("let a foreign key rest", "alter table users disable trigger all", {*CREATING, "delete_user"},
+     "ON DELETE SET NULL\ndisabled, proven as FOREIGN KEY"),
+    ("leave the log", f"{RETRIES} set unlogged", {"create_user_once"}, "durability of idempotency_keys is new: unlogged"),
+    ("call a function in a check", "create function f(text) returns boolean language plpgsql as 'begin return true; end';"
+     "alter table api_keys add constraint c check (f(name)); ", {"create_api_key"}, "begin return true; end"),
     ("add a check", "alter table users add constraint c check (length(display_name) < 9)",
      {*CHANGING, "update_users"}, "constraint users.c is new: CHECK"),
     ("add a unique index", "create unique index u on users (display_name)", {*CHANGING, "update_users"},
