@@ -205,17 +205,29 @@ class Watch:
 
 
 def compare(written: Written, now: Snapshot) -> Iterator[Difference]:
-    """Yield what differs for each query."""
+    """Yield what differs for each query; most often nothing does, and none is asked what it relies on."""
+    there = {fact.name for fact in now.facts}
+    changed = {name for name, _ in find_texts(written.schema) ^ find_texts(now.facts)}
+    old = [fact for fact in written.schema if fact.name in changed]
+    new = [fact for fact in now.facts if fact.name in changed]
+    lost = {*written.secrets} - {*now.secrets}
     for query, footprint in written.queries.items():
-        before = {fact.name: fact for fact in written.schema if footprint.relies_on(fact)}
-        after = {fact.name: fact for fact in now.facts if footprint.relies_on(fact)}
-        for name in dict.fromkeys([*footprint.names, *before, *after]):
+        before = {fact.name: fact for fact in old if footprint.relies_on(fact)}
+        after = {fact.name: fact for fact in new if footprint.relies_on(fact)}
+        gone = [name for name in footprint.names if name not in there]
+        for name in dict.fromkeys([*gone, *before, *after]):
             if said := differ(name, before.get(name), after.get(name), footprint):
                 yield Difference(query, name, *said)
         for name in footprint.find_unwalkable(now.facts):
             yield Difference(query, name, f"there is no {name}", breaks=False)
-        for name in sorted({*written.secrets} & before.keys() - {*now.secrets}):
-            yield Difference(query, name, f"{name} is not marked secret", breaks=False)
+        for fact in written.schema if lost else ():
+            if fact.name in lost & there and footprint.relies_on(fact):
+                yield Difference(query, fact.name, f"{fact.name} is not marked secret", breaks=False)
+
+
+def find_texts(facts: Sequence[Fact]) -> set[tuple[str, str]]:
+    """Return the names of facts with their texts."""
+    return {(fact.name, fact.text) for fact in facts}
 
 
 def differ(
