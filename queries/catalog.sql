@@ -109,7 +109,7 @@ where i.indisunique
     and not exists (select from pg_constraint as k where k.conindid = i.indexrelid);
 
 -- name: list_facts :many
--- @not_null: name, text, relation, events[], columns[], applies
+-- @not_null: name, text, events[], columns[], applies
 -- What else the queries on these relations, and the callers of these functions, rely on: a name, and a text that is
 -- the same on PostgreSQL 15 to 18; the relation, and what one must do to it, and to which of its columns, for that
 -- to matter. What does not bite matters less: a disabled trigger, or row security from which its owner is exempt.

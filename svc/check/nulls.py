@@ -72,6 +72,18 @@ CASTS = frozenset(["bool", "int2", "int4", "int8", "numeric", "float4", "float8"
 JSON = ("114", "3802")
 """The types json and jsonb by their numbers."""
 
+GIVING = {
+    **dict.fromkeys(
+        ["generate_series", "generate_subscripts", "regexp_split_to_table", "string_to_table"], 1
+    ),
+    **dict.fromkeys(
+        ["json_object_keys", "jsonb_object_keys", "json_array_elements", "jsonb_array_elements"], 1
+    ),
+    **dict.fromkeys(["json_each_text", "jsonb_each_text"], 1),
+    **dict.fromkeys(["json_each", "jsonb_each"], 2),
+}
+"""Functions of PostgreSQL's own that give rows, and how many of their first columns are never null."""
+
 OLD, NEW = "1", "2"
 """Which row `returning` gives, where it says so."""
 
@@ -226,7 +238,22 @@ class Nulls:
         inner = scope.inner(entry) if kind in (Entry.SUBQUERY, Entry.CTE) else None
         if inner and column <= len(inner.targets):  # else one that `search` or `cycle` made
             return self.of_column(inner, column - 1)
-        return kind != Entry.FUNCTION or not is_counted(scope, entry, column)
+        return kind != Entry.FUNCTION or self._of_function(scope, entry, column)
+
+    def _of_function(self, scope: Scope, entry: Node, column: int) -> bool:
+        """Return whether a column of a function in `from` may be null; beside others it is padded."""
+        calls = listed(entry["functions"])
+        if entry["funcordinality"] == "true" and column == len(entry["eref"]["colnames"]):
+            return False
+        if len(calls) > 1:
+            return True
+        call = calls[0]["funcexpr"]
+        name, arguments = scope.catalog.functions.get(str(call.get("funcid"))), listed(call.get("args"))
+        if name == "unnest" and column == 1:
+            return self.in_array(scope, arguments[0])
+        if name in GIVING:
+            return column > GIVING[name] or (name == "string_to_table" and len(arguments) > 2)
+        return column > 1 or call.get("funcretset") == "true" or self.of(scope, call)
 
     def _of_stored(self, scope: Scope, relation: str, column: int) -> bool:
         known = scope.catalog.columns.get((relation, str(column)))
@@ -334,15 +361,6 @@ def find_type(expression: Node) -> str | None:
     fields = ("vartype", "paramtype", "consttype", "funcresulttype", "opresulttype", "aggtype", "resulttype")
     others = ("coalescetype", "casetype", "wintype", "minmaxtype", "refrestype", "array_typeid", "typeId")
     return next((str(expression[field]) for field in (*fields, *others) if field in expression), None)
-
-
-def is_counted(scope: Scope, entry: Node, column: int) -> bool:
-    """Return whether a column of a function in `from` is a number of a series, or of the row."""
-    calls = listed(entry["functions"])
-    if entry["funcordinality"] == "true" and column == len(entry["eref"]["colnames"]):
-        return True
-    name = scope.catalog.functions.get(str(calls[0]["funcexpr"].get("funcid")))
-    return len(calls) == 1 and column == 1 and name == "generate_series"
 
 
 def find_filtered(scope: Scope) -> set[tuple[str, str]]:

@@ -295,7 +295,7 @@ select a, b from rows from (generate_series(1, 2), generate_series(1, 3)) as f (
 
 -- name: json_each :many
 -- @needs: 15
--- @expect: k? v? | 0..n
+-- @expect: k v? | 0..n
 select k, v from jsonb_each_text('{"a": null}') as e (k, v);
 
 -- name: json_rows :many

@@ -30,17 +30,17 @@ select a, b from rows from (generate_series(1, 2), generate_series(1, 3)) as r (
 
 -- name: split :many
 -- @needs: 15
--- @expect: part? number | 0..n
+-- @expect: part number | 0..n
 select part, number from string_to_table('a,b', ',') with ordinality as s (part, number);
 
 -- name: keys_of_objects :many
 -- @needs: 15
--- @expect: id k? | 0..n
+-- @expect: id k | 0..n
 select m.id, k from members m cross join lateral jsonb_object_keys(case jsonb_typeof(m.notes) when 'object' then m.notes else '{}' end) as k;
 
 -- name: each_of_objects :many
 -- @needs: 15
--- @expect: key? value? | 0..n
+-- @expect: key value? | 0..n
 select e.key, e.value from members m cross join lateral jsonb_each_text(case jsonb_typeof(m.notes) when 'object' then m.notes else '{}' end) as e;
 
 -- name: records_of_json :many

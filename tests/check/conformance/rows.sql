@@ -250,7 +250,7 @@ select n from generate_series(1, 0) as n;
 
 -- name: function_of_one :many
 -- @needs: 15
--- @expect: n? | 1..n
+-- @expect: n | 1..n
 select n from abs(:id::int) as n;
 
 -- name: set_in_target :many
