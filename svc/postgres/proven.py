@@ -10,6 +10,7 @@ reason not to be ready: a newer release, whose migration may add a constraint, m
 """
 
 import logging
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -196,10 +197,12 @@ class Watch:
         """Return what is not as it was proven, for each query that is served."""
         written = read_written()
         found = [*compare(written, await read_snapshot(self._queries, [*written.queries.values()]))]
-        said = dict.fromkeys(difference.said for difference in found)
-        for each in said.keys() - self._told:
-            queries = ", ".join(difference.query for difference in found if difference.said == each)
-            logger.warning("not as proven: %s (matters to %s)", each, queries)
+        said: dict[str, list[str]] = {}
+        for difference in found:
+            said.setdefault(difference.said, []).append(difference.query)
+        for each, queries in said.items():
+            if each not in self._told:
+                logger.warning("not as proven: %s (matters to %s)", each, ", ".join(queries))
         self._told = frozenset(said)
         return found
 
@@ -247,8 +250,8 @@ def differ(
     if kind not in KINDS and before.text.removesuffix(NOT_NULL) == after.text.removesuffix(NOT_NULL):
         hit = name in (footprint.nulls if after.text.endswith(NOT_NULL) else footprint.not_null)
         return (f"{name} is {after.text}, proven as {before.text}", True) if hit else None
-    grown = kind == "type" and {*before.text.split(", ")} <= {*after.text.split(", ")}
-    return f"{name} is {after.text}, proven as {before.text}", not grown and breaks(kind, after)
+    harmless = widens(before.text, after.text) or not breaks(kind, after)
+    return f"{name} is {after.text}, proven as {before.text}", not harmless
 
 
 def differ_in_default(before: Fact | None, after: Fact, footprint: Footprint) -> tuple[str, bool] | None:
@@ -264,6 +267,23 @@ def differ_in_default(before: Fact | None, after: Fact, footprint: Footprint) ->
         if before
         else None
     )
+
+
+INTEGERS = ("smallint", "integer", "bigint")
+TEXT = re.compile(r"(?:character varying(?:\((\d+)\))?|text)( not null)?")
+
+
+def widens(before: str, after: str) -> bool:
+    """Return whether a type holds all that it held: longer texts, larger integers, more labels of an enum."""
+    one, other = before.removesuffix(NOT_NULL), after.removesuffix(NOT_NULL)
+    if before.endswith(NOT_NULL) != after.endswith(NOT_NULL):
+        return False
+    if one in INTEGERS and other in INTEGERS:
+        return INTEGERS.index(one) <= INTEGERS.index(other)
+    if (short := TEXT.fullmatch(before)) and (long := TEXT.fullmatch(after)):
+        return long[1] is None or (short[1] is not None and int(short[1]) <= int(long[1]))
+    labels, more = before.removeprefix("enum ").split(", "), after.removeprefix("enum ").split(", ")
+    return before.startswith("enum ") and {*labels} <= {*more}
 
 
 def breaks(kind: str, after: Fact) -> bool:

@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import httpx
+import pytest
 
 from svc.check.scratch import ScratchConnection as Connection
 from svc.check.scratch import connect
 from svc.config import DatabaseUrl
 from svc.postgres.catalog import CatalogQueries
-from svc.postgres.proven import Difference, Watch, read_written
+from svc.postgres.proven import Difference, Watch, read_written, widens
 from svc.postgres.queries import Row
 from svc.postgres.statements import Query
 from tests.support import QUERIES, make_config, problem
@@ -248,3 +249,26 @@ def test_readiness_names_a_query_that_no_longer_prepares(client: httpx.Client, s
     details = " ".join(error["detail"] for error in problem(client.get("/health/ready"), 503)["errors"])
     named = {query for query in read_written().queries if re.search(rf"\b{query}\b", details)}
     assert named == CREATING
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "wider"),
+    [
+        ("integer", "bigint", True),
+        ("smallint not null", "integer not null", True),
+        ("bigint", "integer", False),
+        ("integer not null", "bigint", False),
+        ("character varying(10)", "character varying(20)", True),
+        ("character varying(10)", "text", True),
+        ("character varying(10)", "character varying", True),
+        ("character varying(20)", "character varying(10)", False),
+        ("text", "character varying(20)", False),
+        ("text", 'text collate "C"', False),
+        ("integer", "text", False),
+        ("enum 'a', 'b'", "enum 'a', 'c', 'b'", True),
+        ("enum 'a', 'b'", "enum 'a', 'c'", False),
+        ("timestamp(0) with time zone", "timestamp with time zone", False),
+    ],
+)
+def test_a_wider_type_breaks_nothing(before: str, after: str, wider: bool) -> None:
+    assert widens(before, after) == wider
