@@ -1,7 +1,7 @@
 """Runs every proof on a scratch database, and tells what was found."""
 
 import tempfile
-from collections.abc import AsyncGenerator, Generator, Iterator, Sequence, Set
+from collections.abc import AsyncGenerator, Generator, Iterator, Mapping, Sequence, Set
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, get_args, get_type_hints
@@ -11,11 +11,13 @@ from msgspec import Struct, structs
 
 from svc.check.findings import Finding, Kind, describe_mismatch, find, name_file
 from svc.check.footprint import complete
-from svc.check.laboratory import FEW, ROWS, Experiment, fill
+from svc.check.growth import Growth, is_hot
+from svc.check.laboratory import FEW, ROWS, fill
 from svc.check.prove import Proof, Schema, read_schema
 from svc.check.rollout import check_rollout, read_release
 from svc.check.scratch import ScratchConnection, connect
 from svc.check.source import check_source, is_checkout
+from svc.check.trials import Experiment
 from svc.check.types import split_secret
 from svc.config import Config, DatabaseUrl
 from svc.http.resource import MACHINERY, Resource, collect_queries
@@ -24,7 +26,7 @@ from svc.postgres.catalog import CatalogQueries
 from svc.postgres.embedded import EmbeddedServer
 from svc.postgres.mapping import find_struct, is_struct
 from svc.postgres.migrations import migrate, read_files
-from svc.postgres.proven import PROVEN, Footprint, Snapshot, Written, compare, read_snapshot, read_written
+from svc.postgres.proven import PROVEN, Snapshot, Written, compare, read_snapshot, read_written
 from svc.postgres.queries import Signature
 from svc.postgres.statements import Query
 
@@ -111,39 +113,39 @@ async def prove_all(connection: ScratchConnection, pairs: Sequence[Pair], *, fil
     old = [*read_written().queries.values()]
     snapshot = await read_snapshot(CatalogQueries.bind(connection), [*footprints, *old])
     broken = {finding.query for finding in found if finding.kind == "sql"}
-    experiments = [Experiment(connection, schema, *pair) for pair in pairs if pair[0].name not in broken]
-    found += await run_all(connection, schema, experiments, footprints, filled=filled)
-    walked = {experiment.query.name: experiment.walked for experiment in experiments}
-    for proof in proofs:
-        for key in complete(proof.footprint, snapshot.facts, walked.get(proof.query.name, ())):
-            if "hot" in proof.query.annotations:
-                expected = f"an index on {key}, since it is @hot and looks there for rows that refer"
-                found.append(find(proof.query, "plan", expected, "none"))
+    whole = [pair for pair in pairs if pair[0].name not in broken]
+    hot = [Growth(connection, schema.labels, *pair) for pair in whole if is_hot(pair[0])]
+    tables = {name for each in footprints for name in each.relations} - {"migration_checksums"}
+    found += [] if filled else await fill_twice(connection, schema, tables, hot)
+    for pair in whole:
+        found += await Experiment(connection, schema, *pair).run()
+    for growth in hot:
+        found += await growth.check()
+    walked = {growth.query.name: growth.walked for growth in hot}
+    found += [finding for proof in proofs for finding in complete_footprint(proof, snapshot, walked)]
     proven = {proof.query.name: proof.footprint for proof in proofs}
     relied = [fact for fact in snapshot.facts if any(each.relies_on(fact) for each in footprints)]
     return Proofs(found, Written(sorted(schema.secrets.all), relied, proven), snapshot)
 
 
-async def run_all(
-    connection: ScratchConnection,
-    schema: Schema,
-    experiments: Sequence[Experiment],
-    footprints: Sequence[Footprint],
-    *,
-    filled: bool,
+async def fill_twice(
+    connection: ScratchConnection, schema: Schema, tables: set[str], hot: Sequence[Growth]
 ) -> list[Finding]:
-    """Run what prepares: on tables with few rows, to see what is examined there, and on large ones."""
-    tables = {name for each in footprints for name in each.relations} - {"migration_checksums"}
-    empty: dict[str, str] = {}
-    if not filled:
-        await fill(connection, schema, tables, FEW)
-        for experiment in experiments:
-            await experiment.probe()
-        empty = await fill(connection, schema, tables, ROWS)
-    found = [report_file("trial", f"rows in {table}", reason) for table, reason in empty.items()]
-    for experiment in experiments:
-        found += await experiment.run()
-    return found
+    """Fill tables with few rows, see what hot queries examine, then with many; find what stays empty."""
+    await fill(connection, schema, tables, FEW)
+    for growth in hot:
+        await growth.probe()
+    empty = await fill(connection, schema, tables, ROWS)
+    return [report_file("trial", f"rows in {table}", reason) for table, reason in empty.items()]
+
+
+def complete_footprint(proof: Proof, snapshot: Snapshot, walked: Mapping[str, set[str]]) -> Iterator[Finding]:
+    """Add what shows in the schema and in plans to a footprint; find indexes that a hot query has none of."""
+    query = proof.query
+    for key in complete(proof.footprint, snapshot.facts, walked.get(query.name, set())):
+        if "hot" in query.annotations:
+            expected = f"an index on {key}, since it is @hot and looks there for rows that refer"
+            yield find(query, "plan", expected, "none")
 
 
 def describe_mistake(mistake: Mistake) -> Finding:

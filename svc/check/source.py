@@ -19,12 +19,16 @@ DRIVER = {
     "postgres/migrations.py": "hands the migrations to yoyo, which runs them through psycopg",
     "check/prove.py": "prepares queries",
     "check/schema.py": "has statements analysed",
-    "check/laboratory.py": "fills scratch tables and explains queries",
+    "check/laboratory.py": "fills scratch tables",
+    "check/trials.py": "runs queries on them",
+    "check/growth.py": "explains queries on them",
     "check/rollout.py": "prepares another release's queries",
 }
 """The only files that may import a driver, and why."""
 
-SENDERS = ("check/prove.py", "check/schema.py", "check/laboratory.py", "check/rollout.py", "check/command.py")
+SENDERS = tuple(
+    f"check/{name}.py" for name in "prove schema laboratory trials growth rollout command".split()
+)
 """The files that send text of their own, to a scratch database; connection.py sends that of queries."""
 
 GUARD = ("postgres/connection.py", "postgres/statements.py", "check/scratch.py", *SENDERS)

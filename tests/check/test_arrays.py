@@ -9,10 +9,11 @@ import pytest
 from msgspec import UNSET, Struct, UnsetType
 
 from svc.check.findings import Finding
-from svc.check.laboratory import Experiment, fill
+from svc.check.laboratory import fill
 from svc.check.prove import Proof, Schema, read_schema
 from svc.check.scratch import ScratchConnection as Connection
 from svc.check.scratch import connect
+from svc.check.trials import Experiment
 from svc.config import DatabaseUrl
 from svc.http.fields import JsonObject
 from svc.postgres.queries import read_signature

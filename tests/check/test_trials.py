@@ -15,10 +15,12 @@ from msgspec import Struct
 
 from svc.check.command import Pair, Report
 from svc.check.findings import Finding
-from svc.check.laboratory import Experiment, fill
+from svc.check.growth import Growth, is_hot
+from svc.check.laboratory import fill
 from svc.check.prove import Proof, Schema, read_schema
 from svc.check.scratch import ScratchConnection as Connection
 from svc.check.scratch import connect
+from svc.check.trials import Experiment
 from svc.config import DatabaseUrl
 from svc.postgres.queries import Signature
 from svc.postgres.statements import read_queries
@@ -92,7 +94,9 @@ def check(filled: Filled, pair: Pair) -> list[Finding]:
 
     async def work(connection: Connection) -> list[Finding]:
         proven = await Proof(connection, filled[1], *pair).run()
-        return [*proven, *await Experiment(connection, filled[1], *pair).run()]
+        tried = await Experiment(connection, filled[1], *pair).run()
+        plans = await Growth(connection, filled[1].labels, *pair).check() if is_hot(pair[0]) else []
+        return [*proven, *tried, *plans]
 
     return run(filled[0], work)
 
