@@ -19,6 +19,7 @@ select exists (
 ) as referred_to;
 
 -- name: renew_users :exec
+-- @may_fail: tables of others may refer to users, which is_referred_to tells before
 -- An empty table begins anew: its file, which goes again with all that was written if this transaction fails,
 -- its ids, and what the planner believes of it.
 truncate users restart identity;

@@ -38,7 +38,7 @@ def find_footprint(scope: Scope, keys: Iterable[str]) -> Footprint:
             add_permission(footprint, catalog, node)
         elif node[""] == "QUERY" and node["onConflict"]:
             names.update(find_arbiters(catalog, node))
-    for relation in find_referring(catalog, footprint.deletes):
+    for relation in sorted(find_referring(catalog, footprint.deletes)):
         footprint.walks.setdefault(relation, [])
     constraints = set(find_breakable(catalog, scope.query))
     functions = find_functions(catalog, [*trees, *find_defaults(catalog, footprint)])

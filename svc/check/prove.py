@@ -144,6 +144,9 @@ class Proof:
                 yield find(self.query, "annotation", expected, f"@{annotation}")
             elif annotation == "unindexed":
                 yield from self._check_unindexed(said)
+            elif annotation == "may_fail" and not (said and ON_TABLE.fullmatch(self.query.sql)):
+                expected = "@may_fail: why, of a statement that only running tells of"
+                yield find(self.query, "annotation", expected, said or "no reason")
             elif annotation == "not_null" and (
                 not named or not {name.removesuffix("[]") for name in named} <= set(names)
             ):
@@ -326,7 +329,7 @@ class Proof:
         return find(self.query, "secret", "no secret, or a mark: -- @secret: column: why", found, at)
 
 
-ANNOTATIONS = ("hot", "not_null", "always", "secret", "unindexed")
+ANNOTATIONS = ("hot", "not_null", "always", "secret", "unindexed", "may_fail")
 """What may stand in a query's header."""
 
 MARKS = re.compile(r"([\w., ]+):\s*\S.*")

@@ -358,11 +358,14 @@ def test_a_table_that_cannot_be_filled_is_told(filled: Filled) -> None:
 
 
 def test_a_statement_that_does_not_plan_is_tried_all_the_same(filled: Filled) -> None:
-    def find_in(statement: str) -> list[tuple[str, str, bool]]:
-        return [(each.kind, each.found, each.warning) for each in check(filled, query(statement))]
+    def find_in(statement: str, annotations: str = "") -> list[tuple[str, str]]:
+        return [(each.kind, each.found) for each in check(filled, query(statement, annotations=annotations))]
 
     for statement in ("truncate jottings", "analyze teams", "lock table teams in access exclusive mode"):
         assert find_in(statement) == []
-    ((kind, found, warning),) = find_in("truncate teams")
-    assert (kind, warning) == ("trial", True)
+    ((kind, found),) = find_in("truncate teams")
+    assert kind == "trial"
     assert found.startswith("0A000 cannot truncate a table referenced in a foreign key constraint")
+    assert find_in("truncate teams", "-- @may_fail: it is asked before\n") == []
+    assert find_in("truncate teams", "-- @may_fail\n") == [("annotation", "no reason")]
+    assert find_in("select id from teams", "-- @may_fail: why\n") == [("annotation", "why")]

@@ -405,7 +405,7 @@ async def judge(
     finally:
         await connection.close()
     named = {finding.query for finding in findings} | {each.query for each in compare(read_written(), now)}
-    return Verdict(mutant, hit, named - {"-"})
+    return Verdict(mutant, hit, named & before.keys())
 
 
 def run(every: int = 1) -> Iterator[Verdict]:

@@ -1,7 +1,7 @@
 """A small grammar of queries over the schema of tests/check/conformance: joins, groups and sub-queries at random.
 
-What it makes is of two types, `int` and `text`, so that nearly all of it prepares. Each query is a function of
-its dice alone.
+What it makes is of two types, `int` and `text`, so that nearly all of it prepares; what comes out may be arrays
+of these. Each query is a function of its dice alone.
 """
 
 import random
@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 TABLES = {
     "teams": "id:int name:text motto:text size:int key:text",
-    "members": "id:int team_id:int boss_id:int email:text rank:int token:text initial:text doubled:int",
+    "members": "id:int team_id:int boss_id:int email:text rank:int token:text initial:text doubled:int"
+    " notes:jsonb marks:int[] labels:text[]",
     "halves": "id:int a:text b:text",
     "side.orders": "id:int member_id:int code:text other:text",
     "events": "id:int kind:text detail:text",
@@ -38,6 +39,15 @@ CONSTANTS = {
 }
 
 
+TAKEN = {
+    ("jsonb", "int"): ["({} -> 'a')::int", "({} ->> 'b')::int", "jsonb_array_length(jsonb_build_array({}))"],
+    ("jsonb", "text"): ["({} ->> 'a')", "jsonb_typeof({})", "({}::text)"],
+    ("int[]", "int"): ["({}[1])", "cardinality({})", "array_length({}, 1)"],
+    ("text[]", "text"): ["({}[1])", "array_to_string({}, ',')", "({} || 'x'::text)[1]"],
+}
+"""What can be taken out of a column of another type."""
+
+
 class Column(NamedTuple):
     """What a query can name, and its type."""
 
@@ -58,14 +68,42 @@ class Grammar:
     def statement(self) -> str:
         """A whole statement."""
         kind = self.dice.random()
-        if kind < 0.75:
+        if kind < 0.6:
             return self.query(3, [])[0]
+        if kind < 0.75:
+            return self._arrays()
         if kind < 0.85:
             inner, columns = self.query(2, [])
             name = self._name()
             named = [Column(f"{name}.{column.text}", column.type) for column in columns]
             return f"with {name} as ({inner}) {self._plain(f'{name} {self.sides(named)}', named, 1)[0]}"
         return self._change()
+
+    def _arrays(self) -> str:
+        """A query of arrays: of the rows of another one, all together or by one of its columns."""
+        inner, found = self.query(2, [])
+        name = self._name()
+        columns = [Column(f"{name}.{column.text}", column.type) for column in found]
+        key = self.dice.choice(columns)
+        grouped = self.dice.random() < 0.5
+        targets = [key.text] if grouped else []
+        for _ in range(2):
+            type_ = self.dice.choice(["int", "text"])
+            value = self.expression(columns, type_, 1)
+            only = f" filter (where {self.condition(columns, 0)})" if self.dice.random() < 0.3 else ""
+            forms = [
+                f"array_agg({value}){only}",
+                f"array_agg({value} order by {key.text}){only}",
+                f"coalesce(array_agg({value}){only}, '{{}}')",
+                f"array_remove(array_agg({value}), null)",
+                f"array({self.query(1, [], [type_])[0]})",
+                f"array[max({value}), min({value})]",
+                f"array_agg({value}) || array[max({value})]",
+                f"(array_agg({value}))[1:2]",
+            ]
+            targets.append(self.dice.choice(forms))
+        listed = ", ".join(f"{target} as {self._name()}" for target in targets)
+        return f"select {listed} from ({inner}) {name}{f' group by {key.text}' if grouped else ''}"
 
     def sides(self, columns: Columns) -> str:
         """Perhaps a further join beside what is there."""
@@ -204,6 +242,13 @@ class Grammar:
             return self.dice.choice(fitting)
         if depth <= 0:
             return self._constant(type_)
+        taken = [form.format(c.text) for c in scope for form in TAKEN.get((c.type, type_), ())]
+        if taken and self.dice.random() < 0.3:
+            return self.dice.choice(taken)
+        return self._composed(scope, type_, depth)
+
+    def _composed(self, scope: Columns, type_: str, depth: int) -> str:
+        """A value that is made of others."""
         parts = [self.expression(scope, type_, depth - 1) for _ in range(2)]
         kind = self.dice.randint(0, 6)
         if kind == 0:
