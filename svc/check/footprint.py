@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 
 from svc.check.kinds import Permission
 from svc.check.schema import Catalog, find_views
@@ -135,8 +136,14 @@ def find_functions(catalog: Catalog, trees: Iterable[Node]) -> list[Routine]:
         if (routine := catalog.routines.get(number)) and number not in found:
             found[number] = routine
             waiting += [str(part) for part in routine.parts]
-            waiting += find_calls(parse_tree(routine.tree)) if routine.tree else find_named(catalog, routine)
+            waiting += read_calls(routine.tree) if routine.tree else find_named(catalog, routine)
     return [*found.values()]
+
+
+@cache
+def read_calls(tree: str) -> list[str]:
+    """Return the numbers of the functions that the body of one calls."""
+    return [*find_calls(parse_tree(tree))]
 
 
 def find_calls(tree: Node) -> Iterator[str]:

@@ -30,6 +30,8 @@ def find_classes(nodes: Sequence[ast.AST]) -> Iterator[tuple[str, str]]:
 
 def find_uses(nodes: Sequence[ast.AST], files: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """Yield the file and the name of each query that a module takes from what is bound to its class."""
+    if not any(isinstance(node, ast.Name | ast.Constant) and mentioned(node, files.keys()) for node in nodes):
+        return
     bound = find_bound(nodes, files.keys())
     for node in nodes:
         if isinstance(node, ast.Attribute):

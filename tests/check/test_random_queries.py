@@ -17,7 +17,7 @@ from tests.support.proofs import having
 from tests.support.verdicts import SCHEMA, judge_all
 
 MADE, MOST = 300, 10_000
-FILLS = 6
+FILLS = 4
 AT_A_TIME = 500
 
 
