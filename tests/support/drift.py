@@ -408,8 +408,8 @@ async def judge(
     return Verdict(mutant, hit, named & before.keys())
 
 
-def run(every: int = 1) -> Iterator[Verdict]:
-    """Judges every mutant, or every so-manieth of each kind, on a server of its own."""
+def run() -> Iterator[Verdict]:
+    """Judges every mutant, on a server of its own."""
     pairs, wrong = read_pairs(RESOURCES)
     assert not wrong
     pairs = [(query, signature) for query, signature in pairs if FILES.fullmatch(query.path.name)]
@@ -418,11 +418,10 @@ def run(every: int = 1) -> Iterator[Verdict]:
         before = asyncio.run(prepare(url, pairs))
         mutants = make_mutants(at(url, "filled"), pairs)
         with psycopg.connect(url, autocommit=True) as admin:
-            for number, mutant in enumerate(mutants):
-                if number % every == 0:
-                    admin.execute("create database mutant template filled strategy file_copy")
-                    yield asyncio.run(judge(at(url, "mutant"), mutant, pairs, before))
-                    admin.execute("drop database mutant with (force)")
+            for mutant in mutants:
+                admin.execute("create database mutant template filled strategy file_copy")
+                yield asyncio.run(judge(at(url, "mutant"), mutant, pairs, before))
+                admin.execute("drop database mutant with (force)")
 
 
 async def prepare(url: DatabaseUrl, pairs: Sequence[Pair]) -> dict[str, Any]:
