@@ -16,14 +16,14 @@ import msgspec
 
 from svc.check.findings import Finding, find, find_parameter
 from svc.check.laboratory import PATIENCE, ROWS, find_nulls, pick, sample
-from svc.check.prove import EXPLAIN, declared_parameters, read_marks, type_name
+from svc.check.prove import EXPLAIN, declared_parameters, type_name
 from svc.check.scratch import ScratchConnection
 from svc.check.tree import walk
 from svc.postgres.queries import Signature
 from svc.postgres.statements import Query
 
 BOUNDED = 50
-"""Rows that a hot query may examine for each that it returns, however it does it."""
+"""Rows that a hot query may examine of a small table, beyond what limits let through, without suspicion."""
 
 PROBES = [sample(0, ""), sample(1, "v1"), sample(30_000, "~")]
 """What is before all rows, in the first one, behind all: of a boolean, what no row has and what all have."""
@@ -39,7 +39,8 @@ class Probe(NamedTuple):
 
 def make_probes(types: Sequence[Any]) -> list[Probe]:
     """Return a probe without all that may be null, and each other value of each parameter."""
-    nulls = tuple(number in find_nulls(types) for number in range(len(types)))
+    optional = find_nulls(types)
+    nulls = tuple(number in optional for number in range(len(types)))
     varied = [Probe(nulls, number, sample) for number in range(len(types)) for sample in range(len(PROBES))]
     return [Probe(nulls), *varied]
 
@@ -102,7 +103,7 @@ class Growth:
 
     def _check_growth(self, growing: Set[int | None]) -> Iterator[Finding]:
         """Find parameters with which ever more rows are examined as the table grows, and needless marks."""
-        marked = read_marks(self.query.annotations.get("unindexed")) or set()
+        marked = self.query.unindexed
         names = {self.query.parameters[number] for number in growing if number is not None}
         if None in growing:
             yield self._miss("as many rows examined in a large table as in a small one", "ever more of them")
@@ -144,19 +145,15 @@ class Growth:
         texts = ", ".join(
             f"quote_nullable(${n}::{type_name(type_)}::text)" for n, type_ in enumerate(types, 1)
         )
-        transaction = self.connection.transaction()
-        await transaction.start()
+        how = "explain (analyze, format json, costs off, timing off, summary off, buffers off)"
         try:
-            await self.connection.execute(f"set local statement_timeout = {PATIENCE}")
-            literals = await self.connection.fetchrow(f"select {texts}", *values)
-            how = "explain (analyze, format json, costs off, timing off, summary off, buffers off)"
-            nodes = await self._explain(how, [*(literals or ())])
+            async with self.connection.undone(PATIENCE):
+                literals = await self.connection.fetchrow(f"select {texts}", *values)
+                nodes = await self._explain(how, [*(literals or ())])
         except asyncpg.QueryCanceledError:
             return 2 * ROWS
         except asyncpg.PostgresError:  # a key that is taken, a value out of range
             return 0
-        finally:
-            await transaction.rollback()
         limits = [node for node in nodes if node["Node Type"] == "Limit"]
         limited = sum(node["Actual Rows"] * node["Actual Loops"] for node in limits)
         return sum(map(count_examined, nodes)) - int(limited)

@@ -131,11 +131,7 @@ async def read_tree(connection: ScratchConnection, body: str, arguments: str, re
 
     Raises asyncpg.PostgresError where a function can hold no such statement.
     """
-    transaction = connection.transaction()
-    await transaction.start()
-    try:
+    async with connection.undone():
         head = f"create function pg_temp.proof({arguments}) returns {result}"
         await connection.execute(f"{head} begin atomic {body}; end")
         return await CatalogQueries.bind(connection).get_function_body(name="proof") or ""
-    finally:
-        await transaction.rollback()

@@ -27,18 +27,21 @@ DRIVER = {
 """The only files that may import a driver, and why."""
 
 SENDERS = tuple(
-    f"check/{name}.py" for name in "prove schema laboratory trials growth rollout command".split()
+    f"check/{name}.py" for name in "scratch prove schema laboratory trials growth rollout command".split()
 )
 """The files that send text of their own, to a scratch database; connection.py sends that of queries."""
 
-GUARD = ("postgres/connection.py", "postgres/statements.py", "check/scratch.py", *SENDERS)
+GUARD = ("postgres/connection.py", "postgres/statements.py", *SENDERS)
 """The files that may name what the guard of connections is made of."""
 
 UNGUARDED = frozenset(
     """QueryConnection ScratchConnection open_connection TEXTS force_setattr _protocol _execute _do_execute
-    _get_statement""".split()
+    _get_statement __mro__ __base__ __bases__""".split()
 )
-"""Ways around the guard: kinds of connections without one, what it goes by, asyncpg's insides."""
+"""Ways around the guard: kinds of connections without one, what it goes by, asyncpg's insides and classes."""
+
+CHECK_CONNECTION = f"{__package__}.scratch"
+"""The module that opens a connection without a guard."""
 
 DRIVERS = frozenset(["asyncpg", "psycopg", "psycopg2", "yoyo"])
 
@@ -196,11 +199,13 @@ def check_sending(node: ast.AST, call: ast.Call | None, name: str) -> str | None
 def check_guard(node: ast.AST, name: str) -> str | None:
     """Return what was expected instead of a way around the guard, by its name or a text that is its name."""
     words: list[object] = []
-    if isinstance(node, ast.ImportFrom):
-        words = [alias.name for alias in node.names]
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        words = [getattr(node, "module", None), *(alias.name for alias in node.names)]
     elif isinstance(node, ast.Name | ast.Attribute | ast.Constant):
         words = [getattr(node, field, None) for field in ("id", "attr", "value")]
-    around = any(isinstance(word, str) and word in UNGUARDED for word in words)
+    elif isinstance(node, ast.Call) and ast.unparse(node.func) == "getattr":
+        words = [CHECK_CONNECTION for name in node.args[1:2] if getattr(name, "value", None) in SENDING]
+    around = any(isinstance(word, str) and word in {*UNGUARDED, CHECK_CONNECTION} for word in words)
     return f"what sends text in {', '.join(GUARD)} alone" if around and name not in GUARD else None
 
 

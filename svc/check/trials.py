@@ -37,19 +37,15 @@ class Experiment:
 
     async def _check_running(self) -> list[Finding]:
         """Find what stops a statement that nothing analyses: a `truncate` of what others refer to."""
-        transaction = self.connection.transaction()
-        await transaction.start()
         try:
-            await self.connection.execute(f"set local statement_timeout = {PATIENCE}")
-            await self.connection.execute(self.query.sql)
+            async with self.connection.undone(PATIENCE):
+                await self.connection.execute(self.query.sql)
         except asyncpg.QueryCanceledError:
             return []
         except asyncpg.PostgresError as error:
             expected = "a statement that runs, or a mark: -- @may_fail: why"
             said = f"{error.sqlstate} {error.args[0]}"
             return [] if "may_fail" in self.query.annotations else [find(self.query, "trial", expected, said)]
-        finally:
-            await transaction.rollback()
         return []
 
     async def _try_nulls(self, samples: list[object]) -> list[Finding]:
@@ -87,17 +83,13 @@ class Experiment:
 
     async def _run_and_undo(self, arguments: list[object]) -> list[Any] | None:
         """Return the rows, or None for an error that is not asked for here. Raises NotNullViolationError."""
-        transaction = self.connection.transaction()
-        await transaction.start()
-        await self.connection.execute(f"set local statement_timeout = {PATIENCE}")
         try:
-            return await self.connection.fetch(self.query.sql, *arguments)
+            async with self.connection.undone(PATIENCE):
+                return await self.connection.fetch(self.query.sql, *arguments)
         except asyncpg.NotNullViolationError:
             raise
         except asyncpg.PostgresError:  # a key that is taken, a value out of range
             return None
-        finally:
-            await transaction.rollback()
 
     def _check_annotations(self, rows: list[Any]) -> Iterator[Finding]:
         for name in self.query.annotations.get("not_null", "").replace(",", " ").split():
