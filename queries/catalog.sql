@@ -67,6 +67,7 @@ order by c.relname, a.attrelid, a.attnum;
 
 -- name: list_unique_keys :many
 -- The columns of every key that bounds a row to one: unique, whole, valid, of plain columns.
+with {canonical}
 select
     i.indrelid::bigint as relation,
     i.indrelid::regclass::text as table_name,
@@ -76,7 +77,8 @@ select
         where a.attrelid = i.indrelid and a.attnum = any(i.indkey[0 : i.indnkeyatts - 1])
         order by a.attname
     ) as columns
-from pg_index as i
+from canonical
+cross join pg_index as i
 join pg_class as c on c.oid = i.indrelid
 join pg_namespace as n on n.oid = c.relnamespace
 where i.indisunique
@@ -243,6 +245,14 @@ from named as n
 join pg_inherits as h on h.inhparent = n.oid
 where n.relkind = 'r'
 group by n.name
+union all
+select 'denial of ' || privilege || ' on ' || n.name, 'no privilege', n.name, array[event], '{}', true
+from named as n
+cross join (
+    values ('select', 'read'), ('insert', 'insert'), ('update', 'update'), ('delete', 'delete')
+) as denied (privilege, event)
+where not has_table_privilege(n.oid, privilege)
+    and (privilege = 'delete' or not has_any_column_privilege(n.oid, privilege))
 union all
 select 'durability of ' || c.relname, 'unlogged', n.name, '{insert,update,delete}', '{}', true
 from named as n

@@ -24,7 +24,9 @@ logger = logging.getLogger("svc")
 
 PROVEN = find_folder("queries") / "proven.json"
 
-KINDS = frozenset("children constraint default durability function row rule trigger type unique view".split())
+KINDS = frozenset(
+    "children constraint default denial durability function row rule trigger type unique view".split()
+)
 """How the names of facts begin that are not of a column."""
 
 HARMLESS = frozenset(["constraint", "durability", "trigger"])

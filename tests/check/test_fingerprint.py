@@ -69,6 +69,27 @@ def test_the_migrated_schema_is_the_one_that_was_proven(database_url: DatabaseUr
     assert len(asked) == 3, "it is asked at each start, so it must stay cheap"
 
 
+def test_a_look_leaves_the_session_as_it_was(database_url: DatabaseUrl) -> None:
+    async def run() -> None:
+        connection = await connect(make_config(database_url))
+        try:
+            for values in (("Asia/Tokyo", "SQL, DMY", "escape", "on"), ("UTC", "ISO, MDY", "hex", "off")):
+                for name, value in zip(SETTINGS, values, strict=True):
+                    await connection.execute(f"set {name} = {value if ',' in value else repr(value)}")
+                assert await Watch(CatalogQueries.bind(connection)).look() == []
+                assert (
+                    await connection.fetchrow(f"select {', '.join(map(CURRENT.format, SETTINGS))}") == values
+                )
+        finally:
+            await connection.close()
+
+    asyncio.run(run())
+
+
+SETTINGS = ("timezone", "datestyle", "bytea_output", "quote_all_identifiers")
+CURRENT = "current_setting('{}')"
+
+
 def test_every_query_was_proven_and_nothing_else() -> None:
     assert read_written().queries.keys() == {
         query.name for queries in QUERIES for query, _ in queries.pairs()
@@ -141,6 +162,8 @@ BREAKING = [
      "returns jsonb language sql immutable parallel safe as 'select patch'", {"update_user"}, "proven as sql immutable"),
     ("add rows of another table", "create table former_users () inherits (users)",
      {name for name, each in read_written().queries.items() if "users" in each.reads}, "children of users is new: former_users"),
+    ("take a privilege away", "create role clerk; grant select, insert, update on all tables in schema public to clerk;"
+     "set local role clerk", {"delete_user", "create_user_once", "delete_checksum"}, "denial of delete on"),
     ("put a rule in the place of a statement", "create rule r as on delete to users do instead nothing",
      {"delete_user"}, "rule users.r is new: CREATE RULE r AS"),
 ]  # fmt: skip
