@@ -353,6 +353,22 @@ select oid::bigint as number
 from pg_type
 where typcategory = 'A';
 
+-- name: list_altering :many
+-- The relations of which a statement does not say alone what is written: a trigger does before it or in its
+-- place (bits 2 and 64 of tgtype, catalog/pg_trigger.h), a rule, another server, a view's query; and those above.
+with recursive altering (relation) as (
+    (
+        select tgrelid from pg_trigger where not tgisinternal and tgtype & 66 <> 0
+        union
+        select ev_class from pg_rewrite where rulename <> '_RETURN'
+        union
+        select oid from pg_class where relkind in ('f', 'v')
+    )
+    union
+    select i.inhparent from altering as a join pg_inherits as i on i.inhrelid = a.relation
+)
+select relation::bigint from altering;
+
 -- name: list_parents :many
 -- The tables that inherit or are a part of another one, with it.
 select inhrelid::bigint as relation, inhparent::bigint as parent
@@ -388,8 +404,12 @@ select
     p.prokind = 'f' as plain,
     pg_get_function_arguments(p.oid) as arguments,
     pg_get_function_result(p.oid) as result,
-    array[coalesce(g.aggtransfn::oid, 0), coalesce(g.aggfinalfn::oid, 0)]::bigint[] as parts
+    array[coalesce(g.aggtransfn::oid, 0), coalesce(g.aggfinalfn::oid, 0)]::bigint[] as parts,
+    p.pronargs::int as inputs,
+    p.proisstrict as strict,
+    r.typtype in ('b', 'e', 'r', 'm') and not p.proretset as scalar
 from pg_proc as p
+join pg_type as r on r.oid = p.prorettype
 join pg_namespace as n on n.oid = p.pronamespace
 join pg_language as l on l.oid = p.prolang
 left join pg_aggregate as g on g.aggfnoid = p.oid

@@ -43,6 +43,13 @@ class Param(StrEnum):
     MULTIPLE = "3"
 
 
+class Returned(StrEnum):
+    """Which row `returning` gives, where it says so."""
+
+    OLD = "1"
+    NEW = "2"
+
+
 class Permission(IntFlag):
     """What a statement must be allowed to do to a relation (utils/acl.h)."""
 

@@ -1,17 +1,19 @@
 """Which columns may be null, and which arrays may hold a null; what is not known here may.
 
 A null comes out of a table's column that takes one, out of the side of a join that is padded, out of an
-aggregate over no row, out of a function or an operator that may give one, or was given one. PostgreSQL's tree
-says of each use of a column which table's it is, and which joins may have made it null.
+aggregate over no row, out of a function or an operator that may give one, or was given one. PostgreSQL's
+tree says of each use of a column which table's it is, and which joins may have made it null. A function in
+SQL gives what its last query does; what a change returns is what it was given, where nothing else has a say
+in it.
 """
 
 from collections.abc import Iterator
 from typing import Any
 
 from svc.check.fixpoint import Fixpoint
-from svc.check.kinds import Entry, Param, Statement, Sublink
+from svc.check.kinds import Entry, Param, Returned, Statement, Sublink
 from svc.check.rows import is_present
-from svc.check.scope import Scope, find_aliased, open_view
+from svc.check.scope import Parameters, Scope, find_aliased, open_body, open_view
 from svc.check.tree import WRAPPERS, Node, conjuncts, has_null, listed, unwrap, walk
 
 TOTAL_OPERATORS = frozenset(
@@ -21,21 +23,22 @@ TOTAL_OPERATORS = frozenset(
 
 TOTAL_FUNCTIONS = frozenset(
     """abs acos acosd acosh age array_append array_cat array_fill array_prepend array_remove array_replace
-    array_to_string ascii asin asind asinh atan atan2 atan2d atand atanh bit_count bit_length bool btrim
-    cardinality cbrt ceil ceiling char_length character_length chr clock_timestamp concat convert
-    convert_from convert_to cos cosd cosh cot cotd current_database date date_bin date_trunc decode
-    degrees div encode erf erfc exp factorial float4 float8 floor format format_type gcd gen_random_uuid
-    get_bit get_byte hashtext hashtextextended host initcap int2 int4 int8 isempty isfinite
-    json_build_array json_build_object jsonb_array_length jsonb_build_array jsonb_build_object
-    jsonb_insert jsonb_pretty jsonb_strip_nulls jsonb_typeof justify_days justify_hours justify_interval
-    lcm left length ln log log10 lower_inc lower_inf lpad ltrim make_date make_interval make_time
-    make_timestamp make_timestamptz masklen md5 mod nextval now numeric octet_length overlay
-    pg_backend_pid pg_is_in_recovery pg_typeof pi pow power quote_ident quote_literal quote_nullable
-    radians random regexp_count regexp_like regexp_replace repeat replace reverse right round
-    row_to_json rpad rtrim set_config sha224 sha256 sha384 sha512 sign sin sind sinh split_part sqrt
-    starts_with statement_timestamp string_to_array strpos substr tan tand tanh text timestamp
-    timestamptz timezone to_hex to_json to_jsonb transaction_timestamp translate trunc upper_inc
-    upper_inf uuidv4 uuidv7 version""".split()
+    array_to_string ascii asin asind asinh atan atan2 atan2d atand atanh bit_count bit_length bool
+    btrim cardinality cbrt ceil ceiling char_length character_length chr clock_timestamp concat
+    convert convert_from convert_to cos cosd cosh cot cotd current_database date date_bin date_trunc
+    decode degrees div encode erf erfc exp factorial float4 float8 floor format format_type gcd
+    gen_random_uuid get_bit get_byte hashtext hashtextextended host initcap int2 int4 int8 isempty
+    isfinite json_build_array json_build_object jsonb_array_length jsonb_build_array
+    jsonb_build_object jsonb_insert jsonb_pretty jsonb_strip_nulls jsonb_typeof justify_days
+    justify_hours justify_interval lcm left length ln log log10 lower_inc lower_inf lpad ltrim
+    make_date make_interval make_time make_timestamp make_timestamptz masklen md5 mod nextval now
+    numeric octet_length overlay pg_advisory_unlock pg_advisory_unlock_shared pg_backend_pid
+    pg_is_in_recovery pg_typeof pi pow power quote_ident quote_literal quote_nullable radians random
+    regexp_count regexp_like regexp_replace repeat replace reverse right round row_to_json rpad
+    rtrim set_config sha224 sha256 sha384 sha512 sign sin sind sinh split_part sqrt starts_with
+    statement_timestamp string_to_array strpos substr tan tand tanh text timestamp timestamptz
+    timezone to_hex to_json to_jsonb transaction_timestamp translate trunc upper_inc upper_inf
+    uuidv4 uuidv7 version width_bucket""".split()
 )
 """Functions of PostgreSQL's own that give no null when they are given none.
 
@@ -83,9 +86,6 @@ GIVING = {
     **dict.fromkeys(["json_each", "jsonb_each"], 2),
 }
 """Functions of PostgreSQL's own that give rows, and how many of their first columns are never null."""
-
-OLD, NEW = "1", "2"
-"""Which row `returning` gives, where it says so."""
 
 
 class Nulls:
@@ -151,6 +151,8 @@ class Nulls:
             return any(self._of_each(scope, expression["args"]))
         if kind == "ROWCOMPAREEXPR":
             return any(self._of_each(scope, expression["largs"] + expression["rargs"]))
+        if kind == "FUNCEXPR" and not self.trusting and self._is_body(scope, expression):
+            return self._of_body(scope, expression)
         if kind == "FUNCEXPR":
             total = self.trusting or is_total(scope, expression)
             return not total or any(self._of_each(scope, find_deciding(scope, expression)))
@@ -159,6 +161,23 @@ class Nulls:
             total &= expression["opresulttype"] != PATH  # of two closed ones `+` makes nothing
             return not total or any(self._of_each(scope, expression["args"]))
         return self._of_others(scope, kind, expression)
+
+    def _is_body(self, scope: Scope, call: Node) -> bool:
+        """Return whether a function gives one value, that of a query which is seen."""
+        routine = scope.catalog.routines.get(call["funcid"])
+        return routine is not None and bool(routine.tree) and routine.scalar
+
+    def _of_body(self, scope: Scope, call: Node) -> bool:
+        """Return whether the last query of a function gives a null, or no row, with what it is given."""
+        routine, given = scope.catalog.routines[call["funcid"]], dict[str, Node]()
+        for number, argument in enumerate(listed(call["args"]), 1):
+            given[str(int(argument.get("argnumber", number - 1)) + 1)] = argument
+        numbers = [str(number) for number in range(1, routine.inputs + 1)]
+        nullable = frozenset(n for n in numbers if n not in given or self.of(scope, given[n]))
+        holding = frozenset(n for n in numbers if n not in given or self.in_array(scope, given[n]))
+        *_, last = open_body(scope.catalog, routine, Parameters(nullable, holding))
+        null = len(last.targets) != 1 or not is_present(last) or self.of_column(last, 0)
+        return null or (routine.strict and bool(nullable))
 
     def _of_others(self, scope: Scope, kind: str, expression: Node) -> bool:
         if kind == "SQLVALUEFUNCTION":
@@ -211,17 +230,29 @@ class Nulls:
         kind, ours = scope.query["commandType"], number == scope.query["resultRelation"]
         returned = variable["varreturningtype"]
         if (
-            (returned == OLD and kind == Statement.INSERT)
-            or (returned == NEW and kind == Statement.DELETE)
+            (returned == Returned.OLD and kind == Statement.INSERT)
+            or (returned == Returned.NEW and kind == Statement.DELETE)
             or kind == Statement.MERGE
         ):
             return True
         if scope.query["groupingSets"]:
             return True
-        changed = ours and kind == Statement.UPDATE and returned != OLD  # `returning` gives the new value
+        changed = ours and returned == Returned.NEW
         if not changed and (number, column) in find_filtered(scope):
             return False
+        if changed and self._is_given(scope, column):
+            return False
         return bool(variable["varnullingrels"]) or self._of_entry(scope, number, int(column))
+
+    def _is_given(self, scope: Scope, column: str) -> bool:
+        """Return whether an insert or an update, each part of it, sets a column to what is never null."""
+        lists = [scope.query["targetList"]]
+        if (conflict := scope.query["onConflict"]) and conflict["onConflictSet"]:
+            lists.append(conflict["onConflictSet"])
+        given = [[each["expr"] for each in listed(targets) if each["resno"] == column] for targets in lists]
+        return not scope.is_altered() and all(
+            expressions and not any(self._of_each(scope, expressions)) for expressions in given
+        )
 
     def _of_entry(self, scope: Scope, number: str, column: int) -> bool:
         """Return whether a column of a range table's entry may be null before any join of this query."""
@@ -274,7 +305,7 @@ class Nulls:
     def in_array(self, scope: Scope, expression: Node) -> bool:
         """Return whether an array may hold a null. A null in place of the array holds none."""
         kind: str = expression[""]
-        if kind in ("RELABELTYPE", "COLLATEEXPR", "COERCETODOMAIN"):
+        if kind in ("RELABELTYPE", "COLLATEEXPR", "COERCETODOMAIN", "NAMEDARGEXPR"):
             return self.in_array(scope, expression["arg"])
         if kind == "CONST":
             return expression["constisnull"] != "true" and has_null(expression)

@@ -290,7 +290,8 @@ class Proof:
             )
         if nullable and not optional and not annotated:
             yield find(self.query, "nullability", label, f"{name} may be null", at)
-        if optional and is_struct(self.signature.row) and (annotated or not nullable):
+        never = annotated or (self.query.reads and not nullable)  # a change may return what it is given
+        if optional and is_struct(self.signature.row) and never:
             yield find(self.query, "nullability", label, f"{name} is never null", at, warning=True)
 
     def _check_secrets(self, scope: Scope) -> Iterator[Finding]:

@@ -200,7 +200,7 @@ def is_known(scope: Scope, value: Node, single: set[str]) -> bool:
 
 
 def is_present(scope: Scope) -> bool:
-    """Return whether there is always a row. A trigger may take it away, which is not seen."""
+    """Return whether there is always a row."""
     if scope.present is None:
         scope.present = prove_present(scope)
     return scope.present
@@ -217,9 +217,8 @@ def prove_present(scope: Scope) -> bool:
     if query["setOperations"]:
         return operation_is_present(scope, query["setOperations"])
     if query["commandType"] == Statement.INSERT:
-        return returns_always(query) and all(
-            entry_is_present(scope, number) for number in references(query["jointree"])
-        )
+        written = returns_always(query) and not scope.is_altered()
+        return written and all(entry_is_present(scope, number) for number in references(query["jointree"]))
     return query["commandType"] == Statement.SELECT and (is_aggregate(query) or joins_some(scope))
 
 

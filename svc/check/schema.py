@@ -34,11 +34,13 @@ class Catalog(Struct, frozen=True):
     references: Mapping[Key, list[Key]]
     views: dict[str, Node]
     """The queries of views, more of them as statements name them."""
-    opened: dict[str, Any]
-    """The scopes of those that were looked at: see `open_view`."""
+    opened: dict[Any, Any]
+    """The scopes of those, and of functions, that were looked at: see `open_view` and `open_body`."""
     materialized: frozenset[str]
     arrays: frozenset[str]
     """The types that are arrays."""
+    altering: frozenset[str]
+    """The relations in which something else than the statement decides what is written."""
 
     def loosen(self, names: Sequence[str]) -> "Iterator[tuple[str, Catalog]]":
         """Yield each of these columns that is never null, with a catalog in which it may be."""
@@ -76,6 +78,7 @@ async def read_catalog(connection: ScratchConnection) -> Catalog:
         views={},
         opened={},
         arrays=frozenset(map(str, await queries.list_array_types())),
+        altering=frozenset(map(str, await queries.list_altering())),
         materialized=frozenset(map(str, await queries.list_views_of(kind="m"))),
     )
     views = set(map(str, await queries.list_views_of(kind="v")))

@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from svc.check.kinds import Entry, Statement
+from svc.check.kinds import Entry, Returned, Statement
 from svc.check.schema import Catalog
-from svc.check.tree import Node, listed, walk_own
-from svc.postgres.catalog import Column
+from svc.check.tree import Node, listed, parse_queries, walk, walk_own
+from svc.postgres.catalog import Column, Routine
 
 
 class Parameters(NamedTuple):
@@ -14,6 +14,9 @@ class Parameters(NamedTuple):
 
     nullable: frozenset[str] = frozenset()
     holding: frozenset[str] = frozenset()
+
+
+NO_PARAMETERS = Parameters()
 
 
 class Scope:
@@ -31,6 +34,14 @@ class Scope:
         self.present: bool | None = None
         """Whether it has at least one."""
         self._inside: dict[int, Scope] = {}
+        self._tell_new_rows()
+
+    def _tell_new_rows(self) -> None:
+        """Say of the columns that `returning` gives of a changed row that it is the new one."""
+        if self.query["commandType"] in (Statement.INSERT, Statement.UPDATE):
+            for node in walk(self.query["returningList"]):
+                if node.get("varreturningtype") == "0":
+                    node["varreturningtype"] = Returned.NEW
 
     def inside(self, query: Node) -> "Scope":
         """Return a query within this one: the same object each time, which keeps what is known."""
@@ -63,6 +74,10 @@ class Scope:
         for target in (target for targets in lists for target in targets if target["resjunk"] == "false"):
             relation = self.entry(query["resultRelation"])["relid"]
             yield self.catalog.columns[relation, target["resno"]], target["expr"]
+
+    def is_altered(self) -> bool:
+        """Return whether something else has a say in what it writes: a trigger, a rule, a view, a server."""
+        return self.entry(self.query["resultRelation"])["relid"] in self.catalog.altering
 
     def entry(self, number: str) -> Node:
         """Return an entry of the range table."""
@@ -106,8 +121,18 @@ class Scope:
 def open_view(catalog: Catalog, relation: str) -> Scope | None:
     """Return the query of a view, the same object each time; None for what is no view, or is not known."""
     if relation in catalog.views and relation not in catalog.opened:
-        catalog.opened[relation] = Scope(catalog.views[relation], catalog, Parameters())
+        catalog.opened[relation] = Scope(catalog.views[relation], catalog, NO_PARAMETERS)
     return catalog.opened.get(relation)
+
+
+def open_body(catalog: Catalog, routine: Routine, parameters: Parameters = NO_PARAMETERS) -> list[Scope]:
+    """Return the queries of a function that PostgreSQL has analysed, the same objects each time."""
+    key = routine.number, parameters
+    if key not in catalog.opened:
+        queries = parse_queries(routine.tree or "()")
+        catalog.opened[key] = [Scope(query, catalog, parameters) for query in queries]
+    scopes: list[Scope] = catalog.opened[key]
+    return scopes
 
 
 def find_aliased(entry: Node) -> list[Node]:

@@ -21,8 +21,8 @@ from typing import Any, cast
 from svc.check.fixpoint import Fixpoint
 from svc.check.kinds import Entry, Param, Sublink
 from svc.check.schema import Catalog
-from svc.check.scope import Parameters, Scope, find_aliased, open_view
-from svc.check.tree import Node, listed, parse_queries, relabelled, walk, walk_own
+from svc.check.scope import Scope, find_aliased, open_body, open_view
+from svc.check.tree import Node, listed, relabelled, walk, walk_own
 from svc.postgres.catalog import Column, Routine
 
 Found = frozenset[str]
@@ -49,7 +49,6 @@ class Secrets:
     def __init__(self, catalog: Catalog) -> None:
         self.catalog = catalog
         self._known = Fixpoint(NONE)
-        self._scopes: dict[int, list[Scope]] = {}
 
     @cached_property
     def marked(self) -> dict[tuple[str, str], str]:
@@ -205,13 +204,6 @@ class Secrets:
                 found.setdefault(parent, set()).add(relation)
         return found
 
-    def _bodies(self, routine: Routine) -> list[Scope]:
-        """Return the queries of a function that PostgreSQL has analysed, the same objects each time."""
-        if routine.number not in self._scopes:
-            queries = parse_queries(routine.tree or "()")
-            self._scopes[routine.number] = [Scope(query, self.catalog, Parameters()) for query in queries]
-        return self._scopes[routine.number]
-
     # Functions
 
     def of_routine(self, number: str) -> Found:
@@ -229,7 +221,7 @@ class Secrets:
         routine = self.catalog.routines.get(str(calls[0].get("funcid"))) if len(calls) == 1 else None
         if routine is None or not routine.tree:
             return None
-        *_, last = self._bodies(routine)
+        *_, last = open_body(self.catalog, routine)
         return last if len(last.targets) == len(entry["eref"]["colnames"]) > 1 else None
 
     def _of_call(self, scope: Scope, entry: Node) -> Found:
@@ -243,7 +235,7 @@ class Secrets:
         if RUNNERS.fullmatch(routine.name):
             yield self.all
         elif routine.tree:
-            *_, last = scopes = self._bodies(routine)
+            *_, last = scopes = open_body(self.catalog, routine)
             yield self.of_column(last)
             yield from map(self._of_all_rows, scopes)
         elif routine.language not in ("c", "internal"):

@@ -79,8 +79,9 @@ WRAPPERS = (
     "COLLATEEXPR",
     "ARRAYCOERCEEXPR",
     "CONVERTROWTYPEEXPR",
+    "NAMEDARGEXPR",
 )
-"""Casts and the like, which make no null of what is none."""
+"""Casts and the like, and arguments by name, which make no null of what is none."""
 
 
 def read_bytes(constant: Node) -> bytes:

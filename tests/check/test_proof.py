@@ -119,7 +119,7 @@ NULLABILITY = [
     ("-", "select name from teams except select motto from teams"),
     ("-", "with recursive r as (select 1 as n union all select n + 1 from r where n < 5) select n from r"),
     ("n", "with recursive r as (select 1 as n union all select null from r) select n from r"),
-    ("-n", "insert into teams (name, motto) values ('a', 'b') returning id, motto"),
+    ("--", "insert into teams (name, motto) values ('a', 'b') returning id, motto"),
     ("-n", "update members set rank = rank + 1 returning email, born"),
     ("-", "delete from members returning email"),
     ("-", "with gone as (delete from members returning email) select email from gone"),

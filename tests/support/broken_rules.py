@@ -4,7 +4,7 @@ from typing import Any
 
 from svc.check import nulls, rows
 from svc.check.nulls import Nulls
-from svc.check.scope import Scope
+from svc.check.scope import NO_PARAMETERS, Scope
 from svc.check.secrets import Secrets
 from svc.check.tree import Node
 
@@ -28,6 +28,13 @@ def own_columns_alone(self: Secrets, scope: Scope, index: int | None = None) -> 
     return self.of(scope, scope.targets[index]["expr"]) if plain else frozenset()
 
 
+def unopposed(scope: Scope) -> Scope:
+    """The same insert, of which no row was there before."""
+    return Scope({**scope.query, "onConflict": None}, scope.catalog, scope.parameters, scope.outer)
+
+
+GIVEN = Nulls._is_given
+
 BROKEN: dict[str, tuple[object, str, Any]] = {
     "outer joins give no null": (Nulls, "_of_variable", blind_to_joins),
     "every function is total": (nulls, "is_total", lambda *_: True),
@@ -39,6 +46,13 @@ BROKEN: dict[str, tuple[object, str, Any]] = {
     "every column is compared": (nulls, "find_filtered", lambda scope: Everything()),
     "arrays hold no null": (Nulls, "in_array", lambda *_: False),
     "what is stored is never null": (Nulls, "_of_stored", lambda *_: False),
+    "triggers change nothing": (Scope, "is_altered", lambda _: False),
+    "functions are given no null": (nulls, "Parameters", lambda *_: NO_PARAMETERS),
+    "an insert never becomes an update": (
+        Nulls,
+        "_is_given",
+        lambda self, scope, *a: GIVEN(self, unopposed(scope), *a),
+    ),
     "a limit is one": (rows, "read_number", lambda scope, expression: 1 if expression else None),
     "a lateral takes nothing": (rows, "find_lateral", lambda *_: set()),
     "every value is known": (rows, "is_known", lambda *_: True),

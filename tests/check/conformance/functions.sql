@@ -122,3 +122,48 @@ select rank = any (array[1, 2]) as a, score = any (array[1.5]) as b, rank = all 
 -- @needs: 15
 -- @expect: a b? c d? | 0..n
 select greatest(rank, score) as a, least(score, null) as b, coalesce(score, rank, 0) as c, coalesce(score, born - born) as d from members;
+
+-- name: body_gives_what_it_is_given :many
+-- @needs: 15
+-- @expect: a b? c? d | 1..1
+select joined(:name, 'x', true) as a, joined(:maybe_name, 'x', true) as b, joined('a', null, true) as c, joined('a', 'b') as d;
+
+-- name: body_by_names :many
+-- @needs: 15
+-- @expect: a b? | 1..1
+select joined(loud => true, b => :name, a => 'a') as a, joined(loud => true, b => 'b', a => :maybe_name) as b;
+
+-- name: body_of_a_strict_function :many
+-- @needs: 15
+-- @expect: a b? | 1..1
+select either('a', :name) as a, either(:name, :maybe_name) as b;
+
+-- name: body_without_a_row :many
+-- @needs: 15
+-- @expect: a? b? c? | 1..1
+select motto_of(:n) as a, first_of(array['a', :name]) as b, nothing(1) as c;
+
+-- name: body_in_from :many
+-- @needs: 15
+-- @expect: a b? | 1..n
+select a, b from joined('a', :name, false) as a, joined('a', :maybe_name, false) as b;
+
+-- name: body_of_columns :many
+-- @needs: 15
+-- @expect: a b? | 0..n
+select joined(name, email, true) as a, joined(name, motto, true) as b from teams join members on team_id = teams.id;
+
+-- name: body_of_bodies :many
+-- @needs: 15
+-- @expect: a b? | 1..1
+select down(down(:n)) as a, down(down(:maybe_n)) as b;
+
+-- name: body_of_arrays :many
+-- @needs: 15
+-- @expect: a[?] b[?] | 1..1
+select all_of(array['a'], :name) as a, all_of(null, :maybe_name) as b;
+
+-- name: arguments_by_name :many
+-- @needs: 15
+-- @expect: a b? | 1..1
+select make_interval(secs => :n) > '0' as a, make_interval(days => :maybe_n) > '0' as b;

@@ -412,3 +412,93 @@ with x as (delete from members returning email) select email from x;
 -- @needs: 15
 -- @expect: n | 1..1
 with x as (delete from members returning email) select count(*) as n from x;
+
+-- name: insert_of_what_is_given :one
+-- @needs: 15
+-- @expect: a b? c | 1..1
+insert into halves (id, a, b) values (:n, :name, :maybe_name) returning a, b, a || 'x' as c;
+
+-- name: insert_of_several_given :many
+-- @needs: 15
+-- @expect: a b? | 1..n
+insert into halves (id, a, b) values (101, 'a', 'b'), (102, :name, null) returning a, b;
+
+-- name: insert_of_a_default :one
+-- @needs: 15
+-- @expect: a? b? | 1..1
+insert into halves (id, a) values (101, default) returning a, b;
+
+-- name: insert_of_rows_given :many
+-- @needs: 15
+-- @expect: a b? | 0..n
+insert into halves (id, a, b) select id + 1000, name, motto from teams returning a, b;
+
+-- name: insert_or_not_of_what_is_given :many
+-- @needs: 15
+-- @expect: a | 0..1
+insert into halves (id, a) values (:n, :name) on conflict do nothing returning a;
+
+-- name: insert_or_keep :many
+-- @needs: 15
+-- @expect: a? b? | 1..1
+insert into halves (id, a, b) values (:n, :name, :maybe_name) on conflict (id) do update set b = 'x' returning a, b;
+
+-- name: insert_or_set :many
+-- @needs: 15
+-- @expect: a b? c | 1..1
+insert into halves (id, a, b) values (:n, :name, 'b') on conflict (id) do update set a = coalesce(halves.a, excluded.b, 'x'), b = excluded.b returning a, b, id as c;
+
+-- name: update_of_what_is_given :many
+-- @needs: 15
+-- @expect: a b? before? | 0..1
+update halves set a = :name, b = :maybe_name where id = :id returning a, b, old.a as before;
+
+-- name: update_of_what_was_there :many
+-- @needs: 15
+-- @expect: a? b | 0..n
+update halves set a = b, b = :name returning a, b;
+
+-- name: update_of_what_was_compared :many
+-- @needs: 15
+-- @expect: a b? | 0..n
+update halves set a = b, b = null where b is not null returning a, b;
+
+-- name: update_of_a_row :many
+-- @needs: 15
+-- @expect: a? b? | 0..n
+update halves set (a, b) = (select 'a', 'b') returning a, b;
+
+-- name: update_read_in_a_sub_query :many
+-- @needs: 15
+-- @expect: a | 0..n
+update halves h set a = :name returning (select h.a from (select 1) as x) as a;
+
+-- name: update_in_a_common_table :many
+-- @needs: 15
+-- @expect: a b? | 0..n
+with x as (update halves set a = 'a' returning a, b) select a, b from x;
+
+-- name: insert_under_a_trigger :many
+-- @needs: 15
+-- @expect: title? body | 0..1
+insert into drafts (title, body) values (:name, :name) returning title, body;
+
+-- name: update_under_a_trigger :many
+-- @needs: 15
+-- @expect: title? | 0..n
+update drafts set title = :name returning title;
+
+-- name: insert_under_the_trigger_of_a_part :many
+-- @needs: 15
+-- @expect: title? | 0..1
+insert into papers (id, kind, title) values (1, 'login', :name) returning title;
+
+-- name: insert_under_a_rule :many
+-- @needs: 15
+-- @expect: wish? | 0..1
+insert into wishes (id, wish) values (:n, :name) returning wish;
+
+-- name: insert_into_a_view :many
+-- @needs: 15
+-- @expect: motto? | 0..1
+insert into team_names (name, motto) values (:name, :name) returning motto;

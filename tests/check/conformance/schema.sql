@@ -64,3 +64,22 @@ create function name_of(wanted int) returns text language sql stable begin atomi
 create function find_key(wanted int) returns text language plpgsql as $$ begin return (select key from teams where id = wanted); end $$;
 create function add_one(n int) returns int language plpgsql as $$ begin return n + 1; end $$;
 create function team_rows() returns setof teams language sql as 'select * from teams';
+
+create table drafts (id int generated always as identity (start with 100) primary key, title text, body text not null default 'a');
+create function blank() returns trigger language plpgsql as $$ begin new.title := null; return case when new.body <> '' then new end; end $$;
+create trigger blank before insert or update on drafts for each row execute function blank();
+
+create table papers (id int not null, kind text not null, title text) partition by list (kind);
+create table letters partition of papers for values in ('login');
+create function untitled() returns trigger language plpgsql as $$ begin new.title := null; return new; end $$;
+create trigger untitled before insert on letters for each row execute function untitled();
+create table wishes (id int not null, wish text);
+create rule granted as on insert to wishes do instead insert into halves (id) values (new.id + 1000) returning id, a;
+
+create function joined(a text, b text, loud bool default false) returns text language sql as 'select case when loud then upper(a || b) else a || b end';
+create function either(a text, b text) returns text strict language sql as 'select coalesce(b, a)';
+create function first_of(a text[]) returns text language sql as 'select max(x) from unnest(a) as x';
+create function all_of(a text[], b text) returns text[] language sql as 'select array_append(a, b)';
+create function motto_of(wanted int) returns text language sql as 'select name from teams where id = wanted';
+create function down(n int) returns int language sql as 'select case when n <= 0 then 0 else n end';
+create function nothing(n int) returns void language sql as 'select n';
