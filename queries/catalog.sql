@@ -354,20 +354,27 @@ from pg_type
 where typcategory = 'A';
 
 -- name: list_altering :many
--- The relations of which a statement does not say alone what is written: a trigger does before it or in its
--- place (bits 2 and 64 of tgtype, catalog/pg_trigger.h), a rule, another server, a view's query; and those above.
-with recursive altering (relation) as (
+-- The relations for which an update (2) or an insert (3) does not say alone what is written, and those above: there
+-- is a trigger before it or in its place (tgtype is of the bits 2 and 64 for that, 16 and 4 for what it does:
+-- catalog/pg_trigger.h), a rule, a view's query or another server.
+with recursive altering (relation, statement) as (
     (
-        select tgrelid from pg_trigger where not tgisinternal and tgtype & 66 <> 0
+        select t.tgrelid, kind.statement
+        from pg_trigger as t
+        join (values (16, 2), (4, 3)) as kind (bit, statement) on t.tgtype & kind.bit <> 0
+        where not t.tgisinternal and t.tgtype & 66 <> 0
         union
-        select ev_class from pg_rewrite where rulename <> '_RETURN'
+        select ev_class, ev_type::text::int from pg_rewrite where rulename <> '_RETURN'
         union
-        select oid from pg_class where relkind in ('f', 'v')
+        select c.oid, kind.statement
+        from pg_class as c
+        cross join (values (2), (3)) as kind (statement)
+        where c.relkind in ('f', 'v')
     )
     union
-    select i.inhparent from altering as a join pg_inherits as i on i.inhrelid = a.relation
+    select i.inhparent, a.statement from altering as a join pg_inherits as i on i.inhrelid = a.relation
 )
-select relation::bigint from altering;
+select relation::bigint as relation, statement from altering;
 
 -- name: list_parents :many
 -- The tables that inherit or are a part of another one, with it.

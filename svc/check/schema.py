@@ -15,7 +15,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 Key = tuple[str, str]
-"""A column, by the numbers of its relation and its own, as trees write them."""
+"""Two numbers, as trees write them: a relation's with that of a column, or of a kind of statement."""
 
 
 class Catalog(Struct, frozen=True):
@@ -39,8 +39,8 @@ class Catalog(Struct, frozen=True):
     materialized: frozenset[str]
     arrays: frozenset[str]
     """The types that are arrays."""
-    altering: frozenset[str]
-    """The relations in which something else than the statement decides what is written."""
+    altering: frozenset[Key]
+    """Each relation and statement of which something else decides, too, what is written."""
 
     def loosen(self, names: Sequence[str]) -> "Iterator[tuple[str, Catalog]]":
         """Yield each of these columns that is never null, with a catalog in which it may be."""
@@ -78,7 +78,9 @@ async def read_catalog(connection: ScratchConnection) -> Catalog:
         views={},
         opened={},
         arrays=frozenset(map(str, await queries.list_array_types())),
-        altering=frozenset(map(str, await queries.list_altering())),
+        altering=frozenset(
+            (str(each.relation), str(each.statement)) for each in await queries.list_altering()
+        ),
         materialized=frozenset(map(str, await queries.list_views_of(kind="m"))),
     )
     views = set(map(str, await queries.list_views_of(kind="v")))

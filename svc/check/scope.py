@@ -77,7 +77,11 @@ class Scope:
 
     def is_altered(self) -> bool:
         """Return whether something else has a say in what it writes: a trigger, a rule, a view, a server."""
-        return self.entry(self.query["resultRelation"])["relid"] in self.catalog.altering
+        relation, kind = self.entry(self.query["resultRelation"])["relid"], self.query["commandType"]
+        kinds = {kind, Statement.UPDATE} if self.query["onConflict"] else {kind}
+        if any(relation in parents for parents in self.catalog.parents.values()):
+            kinds.add(Statement.INSERT)  # as which an update moves a row to another part
+        return not self.catalog.altering.isdisjoint((relation, each) for each in kinds)
 
     def entry(self, number: str) -> Node:
         """Return an entry of the range table."""

@@ -82,6 +82,8 @@ DERIVED = {
 
 FILTERED = {
     "users.email": {
+        "create_user",
+        "create_user_once",
         "get_user_by_email",
         "get_users_by_email",
         "list_users_by_email",
@@ -90,7 +92,7 @@ FILTERED = {
     },
     "users.created_at": {"list_users_by_created_at", "list_users_by_created_at_desc"},
 }
-"""Who gives a column out but lets no null of it through: their `where` compares it."""
+"""Who gives a column out but no null of it: their `where` compares it, or it is what they are given."""
 
 AGGREGATED = ("email", "display_name", "is_active", "version")
 """The columns of users that `:columns` queries give out as they are, each where its field has the name."""

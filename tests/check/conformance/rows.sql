@@ -502,3 +502,18 @@ insert into wishes (id, wish) values (:n, :name) returning wish;
 -- @needs: 15
 -- @expect: motto? | 0..1
 insert into team_names (name, motto) values (:name, :name) returning motto;
+
+-- name: insert_under_a_trigger_of_updates :one
+-- @needs: 15
+-- @expect: title | 1..1
+insert into slips (id, title) values (:n + 1000, :name) returning title;
+
+-- name: insert_or_set_under_a_trigger_of_updates :one
+-- @needs: 15
+-- @expect: title? | 0..1
+insert into slips (id, title) values (:n, :name) on conflict (id) do update set title = 'x' returning title;
+
+-- name: update_that_moves_a_row :many
+-- @needs: 15
+-- @expect: title? | 0..n
+update moved set kind = 'visit', title = :name returning title;

@@ -83,3 +83,11 @@ create function all_of(a text[], b text) returns text[] language sql as 'select 
 create function motto_of(wanted int) returns text language sql as 'select name from teams where id = wanted';
 create function down(n int) returns int language sql as 'select case when n <= 0 then 0 else n end';
 create function nothing(n int) returns void language sql as 'select n';
+
+create table slips (id int primary key, kind text, title text);
+create trigger untitled before update on slips for each row execute function untitled();
+create trigger kept before delete on slips for each row execute function untitled();
+create table moved (id int not null, kind text not null, title text) partition by list (kind);
+create table moved_here partition of moved for values in ('login');
+create table moved_there partition of moved for values in ('visit');
+create trigger untitled before insert on moved_there for each row execute function untitled();
