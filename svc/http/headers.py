@@ -61,7 +61,8 @@ def read_if_match(request: Request) -> list[int] | None:
 
 QUALITY = re.compile(r"0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?")
 
-PREFERENCE = re.compile(r'(?:[^,"]|"(?:\\.|[^"\\])*")+')
+PREFERENCE = re.compile(r'(?:[^,"]|"(?:\\.|[^"\\])*"?)+')
+"""One preference of a list. A quote that nothing closes goes to the end: it is looked for once, not again."""
 
 
 def read_preference(request: Request) -> str | None:

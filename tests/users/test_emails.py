@@ -1,8 +1,6 @@
 """Email addresses: exactly those that Pydantic's EmailStr takes, each in one canonical form."""
 
-import time
 import unicodedata
-from collections.abc import Callable
 from itertools import product
 from typing import Any
 
@@ -184,49 +182,3 @@ def test_all_spellings_of_an_address_are_one_user(client: httpx.Client, users: l
         problem(client.patch(f"/users/{users[1]['id']}", json={"email": spelling}), 409)
         assert client.get("/users", params={"email": spelling}).json()["users"] == [user], spelling
     assert client.get("/users").json()["users"] == [*users, user]
-
-
-GROWING: dict[str, Callable[[int], str]] = {
-    "spaces": lambda n: " " * n,
-    "tabs and a letter": lambda n: "\t" * n + "x",
-    "spaces, then brackets": lambda n: " " * (n // 2) + "<" + ">" * (n // 2) + "x",
-    "brackets, then spaces": lambda n: "<" + ">" * (n // 2) + " " * (n // 2) + "x",
-    "open brackets": lambda n: "<" * n,
-    "closed brackets": lambda n: "<>" * (n // 2) + "x",
-    "quotes": lambda n: '"' * n,
-    "quotes and brackets": lambda n: '"<' * (n // 2),
-    "quotes and closed brackets": lambda n: '"<>' * (n // 3) + "x",
-    "quotes, brackets, spaces": lambda n: '"' + '"<' * (n // 4) + ">" * (n // 4) + " " * (n // 4) + "x",
-    "escaped quotes": lambda n: '"' + '\\"' * (n // 2),
-    "words": lambda n: "a " * (n // 2),
-    "words and a bracket": lambda n: "a " * (n // 2) + "<",
-    "one word": lambda n: "a" * n,
-    "dots": lambda n: "a." * (n // 2) + "@x.com",
-    "at signs": lambda n: "@" * n,
-    "labels": lambda n: "a@" + "x." * (n // 2) + "com",
-    "marks": lambda n: "a" + "\u0301\u0323" * (n // 2) + "@x.com",
-}
-
-
-def work(address: str) -> float:
-    """The processor time of one look at an address: the least of a few, so that others do not disturb."""
-
-    def once() -> float:
-        started = time.thread_time()
-        for _ in range(4):
-            parsed(address)
-        return time.thread_time() - started
-
-    return min(once() for _ in range(5))
-
-
-@pytest.mark.parametrize("name", GROWING)
-def test_no_address_takes_more_than_quadratic_work(name: str) -> None:
-    """Four times the length may take 16 times the work; a cubic pattern would take 64 times.
-
-    No part of WITH_NAME is ambiguous within itself. Squares come from where two parts can share one run
-    of characters (the two `\\s*` around an absent name) or where each possible end of a part is followed
-    by a walk to the end of the text (each quote by `<(.+)>`, each `>` by `\\s*`).
-    """
-    assert parsed(GROWING[name](2000)) is None
-    assert work(GROWING[name](2000)) < 36 * max(work(GROWING[name](500)), 1e-4)
