@@ -146,9 +146,7 @@ def hold(make: Callable[[str], Iterable[bytes]], *, reads: bool = False) -> Abus
     return run
 
 
-def open_holding(
-    task: Task, make: Callable[[str], Iterable[bytes]]
-) -> tuple[socket.socket, list[bytes]]:
+def open_holding(task: Task, make: Callable[[str], Iterable[bytes]]) -> tuple[socket.socket, list[bytes]]:
     """Connect with a small window, and send the first part."""
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -263,9 +261,7 @@ ABUSES: dict[str, Abuse] = {
     "exact counts": ask_same(
         lambda key: write_get("/users?limit=1&is_active=true", key, "Prefer: count=exact")
     ),
-    "walks": ask_same(
-        lambda key: write_get("/users?sort=-email&created_from=2999-01-01T00:00:00Z", key)
-    ),
+    "walks": ask_same(lambda key: write_get("/users?sort=-email&created_from=2999-01-01T00:00:00Z", key)),
     "exports": ask_same(lambda key: write_get("/users/export", key)),
     "unfinished heads": hold(unfinished_head),
     "unfinished bodies": hold(unfinished_body),

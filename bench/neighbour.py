@@ -1,6 +1,6 @@
 """What one client does to the others: `python -m bench.neighbour [--before REV] [--abuses a,b] [--seconds N]`.
 
-A neighbour reads a user each 20 ms, on a connection of its own, while another client does something
+A neighbour reads a user each 20 ms, on some connections of its own, while another client does something
 (bench/abuse.py). Each row is one service, started for it: first the neighbour beside as many connections of
 plain point reads, the yardstick; then beside the abuse. A latency counts from the moment at which the read was
 due, so a stall counts in full. Memory is that of the service, at its largest, over what it was before.
@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -23,13 +23,17 @@ from msgspec import Struct
 from bench.abuse import ABUSES, Task, write_get
 from bench.compare import at, checked_out
 from bench.database import Table, make_table, start_cluster
-from bench.openloop import percentile
+from bench.openloop import Generator, InvalidAnswer, percentile
 from bench.processes import CHECKOUT, end, spawn, watched_folder
 from bench.roster import Peer, Server, start
-from bench.wire import Connection, WireError
+from bench.wire import WireError
+from bench.work import Request
 
 INTERVAL = 0.02
 """Seconds between two reads of the neighbour."""
+
+CONNECTIONS = 50
+"""Of the neighbour: a read that is answered late keeps none behind it waiting."""
 
 LEAD = 0.5
 """Seconds that an abuse is under way before the neighbour is looked at."""
@@ -76,34 +80,31 @@ ROWS = [
 
 
 class Seen(Struct):
-    """What the neighbour saw: ms, reads that failed or found nobody, MB that the service grew by."""
+    """What the neighbour saw: ms, MB that the service grew by, and why it ended early, if it did."""
 
     p50: float
     p99: float
     worst: float
-    failed: int
     memory: float
+    failed: str
 
 
-def watch(port: int, token: str, seconds: float) -> tuple[list[float], int]:
-    """Read a user each INTERVAL; return the latencies in seconds, and how many reads failed."""
+def watch(port: int, token: str, seconds: float) -> tuple[list[float], str]:
+    """Read a user each INTERVAL; return the latencies in seconds, and why it ended early, if it did."""
     raw = write_get("/users/1", f"Authorization: Bearer {token}")
-    latencies: list[float] = []
-    failed, begin, connection = 0, time.perf_counter(), Connection(port, 10)
-    for number in range(int(seconds / INTERVAL)):
-        due = begin + number * INTERVAL
-        time.sleep(max(0.0, due - time.perf_counter()))
-        try:
-            failed += connection.ask(raw).status != 200
-        except (OSError, WireError):
-            failed += 1
-            connection = Connection(port, 10)
-        latencies.append(time.perf_counter() - due)
-    return latencies, failed
+    count = int(seconds / INTERVAL)
+    generator = Generator(port, [Request(raw, 1)] * count, 1 / INTERVAL, CONNECTIONS)
+    try:
+        generator.run()
+    except (InvalidAnswer, WireError, OSError) as error:
+        return [*generator.latencies], str(error)
+    finally:
+        generator.close()
+    return [*generator.latencies], ""
 
 
 @contextmanager
-def abused(task: Task) -> Generator[None]:
+def abused(task: Task) -> Iterator[None]:
     """Do something to a service for as long as a block lasts."""
     process = spawn([sys.executable, "-m", "bench.abuse"], stdin=subprocess.PIPE, folder=CHECKOUT)
     assert process.stdin
@@ -117,7 +118,7 @@ def abused(task: Task) -> Generator[None]:
 
 
 @contextmanager
-def weighed(server: Server) -> Generator[list[float]]:
+def weighed(server: Server) -> Iterator[list[float]]:
     """Give the MB that a service grew by, at most, once the block has ended."""
     grown, before, stop = [0.0], server.memory(), threading.Event()
 
@@ -141,7 +142,7 @@ def look_beside(server: Server, table: Table, kind: str, connections: int, secon
         latencies, failed = watch(server.port, table.token, seconds)
     latencies.sort()
     p50, p99 = (percentile(latencies, share) * 1e3 for share in (0.5, 0.99))
-    return Seen(p50, p99, latencies[-1] * 1e3, failed, grown[0])
+    return Seen(p50, p99, latencies[-1] * 1e3, grown[0], failed)
 
 
 def measure(peer: Peer, row: Row, table: Table, folder: Path, seconds: float) -> tuple[Seen, Seen]:
@@ -174,13 +175,13 @@ def show(row: Row, name: str, yardstick: Seen, seen: Seen) -> str:
         f"{seen.p99 / yardstick.p99:.2f}",
         f"{seen.worst:.0f}",
         f"{seen.memory:+.0f}",
-        str(seen.failed),
+        seen.failed or "-",
     ]
     return f"| {' | '.join(cells)} |"
 
 
 TITLE = """\
-| one client does | service | yardstick p99 ms | p50 | p99 | ratio | worst ms | MB | failed |
+| one client does | service | yardstick p99 ms | p50 | p99 | ratio | worst ms | MB | ended by |
 |---|---|---|---|---|---|---|---|---|"""
 
 

@@ -13,6 +13,7 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, settings
 
+from svc import health
 from svc.config import Config, DatabaseUrl
 from svc.postgres.embedded import EmbeddedServer
 from svc.postgres.migrations import migrate
@@ -173,3 +174,9 @@ def users(client: httpx.Client) -> list[dict[str, Any]]:
         for name in ("Ada", "Bob", "Cyd")
     ]
     return [client.post("/users", json=body).raise_for_status().json() for body in bodies]
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service that looks each time it is asked, unless it is looking."""
+    monkeypatch.setattr(health, "PROBE_INTERVAL", 0.0)

@@ -16,6 +16,7 @@ from svc.http.middleware import ErrorHandler, RequestMiddleware
 from svc.http.operations import Endpoint, Operation, not_found
 from svc.http.protocol import ReceiveLimits
 from svc.http.resource import MACHINERY, Resource, Service, collect_constraints, collect_queries
+from svc.http.transport import Starts
 from svc.http.wiring import WiringError, find_mistakes
 from svc.postgres.proven import Proven, read_written
 
@@ -37,9 +38,11 @@ def make_app(service: Service, resources: Sequence[Resource], proven: Proven | N
     service.database.pairs = [pair for each in queries for pair in each.pairs()]
     operations = [operation for resource in resources for operation in resource.operations]
     authenticator = next((resource.authenticator for resource in resources if resource.authenticator), None)
+    service.authenticator = authenticator
     errors = ErrorHandler(collect_constraints(resources), log_values=config.log_errors == "full")
     state = {
         "max_body": config.max_body,
+        "starts": Starts(),
         "receive_limits": ReceiveLimits(config.max_head, config.request_timeout),
         "fast_path": make_fast_path(operations, authenticator, errors, service),
     }

@@ -14,6 +14,10 @@ class Authenticator(Protocol):
         """Let the request pass. Raises Problem: 401 without a good token, 403 without the scope."""
         ...
 
+    async def knows(self, request: Request) -> bool:
+        """Return whether the request has a good token, whatever it may do; False where nobody can tell."""
+        ...
+
     def allows(self, token: bytes, scope: str) -> bool:
         """Return without waiting whether the token is known to hold the scope; False where it may not be."""
         ...

@@ -40,6 +40,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from enum import IntEnum, auto
+from functools import partial
 from typing import ClassVar, cast
 
 import httptools
@@ -51,7 +52,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from svc.http.answers import answer_problem
 from svc.http.headers import make_request_id
 from svc.http.problems import Problem
-from svc.http.transport import Cycle, CycleTransport, Flow, frame, join_lines
+from svc.http.transport import Cycle, CycleTransport, Flow, Starts, frame, join_lines
 
 SUPPORTED_UVICORN = ("0.54.",)
 """The versions of uvicorn whose class was read and tested; pyproject.toml pins the same."""
@@ -157,6 +158,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self.flow = Flow(transport)  # pyright: ignore[reportIncompatibleVariableOverride]
         self._state = IDLE
         self._limits: ReceiveLimits = self.app_state["receive_limits"]
+        self._starts: Starts = self.app_state["starts"]
         self._cycle_transport = CycleTransport(transport, self._end)
         self._input = self._line = self._tail = b""
         self._at = self._size = self._left = self._body_size = 0
@@ -375,7 +377,7 @@ class GuardedProtocol(HttpToolsProtocol):
         """Make uvicorn's cycle one of ours, for which it has no place."""
         cycle.__class__ = Cycle
         cycle.transport = self._cycle_transport  # type: ignore[assignment] # pyright: ignore[reportAttributeAccessIssue]
-        super()._start_asgi_task(cycle, app)
+        self._starts.add(partial(super()._start_asgi_task, cycle, app))
 
     def on_message_complete(self) -> None:
         """Wait for the answer, unless it came before the request was whole."""

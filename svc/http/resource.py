@@ -41,6 +41,8 @@ class Service:
         self.database = Database(config)
         self.limits = Limits.of(config)
         self.schema = Watch(CatalogQueries.bind(self.database))
+        self.authenticator: Authenticator | None = None
+        """That of the resources, once there is an app."""
         self._shared: dict[object, object] = {}
 
     def bind(self, queries: type[Q]) -> Q:

@@ -1,6 +1,7 @@
 """How a connection writes, and when it reads on: as uvicorn does, less what that costs, and with bounds."""
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import cast
 
@@ -121,6 +122,40 @@ class Cycle(RequestResponseCycle):
         if not self.keep_alive:
             self.transport.close()
         self.on_response()
+
+
+class Starts:
+    """Starts the tasks of requests: a few in each turn of the event loop, the others in the next ones.
+
+    What comes on 200 connections at once would otherwise take a turn of 12 ms, and a read beside it, which
+    takes four turns, some 50.
+    """
+
+    MOST = 16
+    """Of a turn: 1 ms or so."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._left = self.MOST
+
+    def add(self, start: Callable[[], None]) -> None:
+        """Start now, or in one of the next turns."""
+        if not self._left:
+            self._waiting.append(start)
+            return
+        if self._left == self.MOST:
+            asyncio.get_running_loop().call_soon(self._turn)
+        self._left -= 1
+        start()
+
+    def _turn(self) -> None:
+        """Begin with a new turn, with those that wait."""
+        self._left = self.MOST
+        while self._waiting and self._left:
+            self._left -= 1
+            self._waiting.popleft()()
+        if self._left < self.MOST:
+            asyncio.get_running_loop().call_soon(self._turn)
 
 
 class Flow(FlowControl):

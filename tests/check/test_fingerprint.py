@@ -254,6 +254,7 @@ def test_a_change_that_matters_to_no_query_is_no_drift(database_url: DatabaseUrl
     assert {statement: names for statement, names in drift.items() if names} == {}
 
 
+@pytest.mark.usefixtures("impatient")
 def test_readiness_names_the_queries_that_would_break_until_the_schema_is_mended(
     client: httpx.Client, sql: Sql
 ) -> None:

@@ -20,6 +20,7 @@ from svc.http.operations import Operation
 from svc.http.protocol import LINGER_SIZE, REQUIRED_ATTRIBUTES, ReceiveLimits, find_misfit
 from svc.http.resource import Resource
 from svc.http.server import find_protocol
+from svc.http.transport import Starts
 from tests.support import Service, with_settings
 from tests.support.raw import (
     LAST,
@@ -249,7 +250,9 @@ async def stream(scope: Any, receive: Any, send: Any) -> None:
     """An app that streams without ever waiting for anything but the client, and tells how far it got."""
     await receive()
     if scope["type"] == "lifespan":
-        scope["state"].update(receive_limits=ReceiveLimits(LIMIT, SECONDS), fast_path=None, sent=[])
+        scope["state"].update(
+            starts=Starts(), receive_limits=ReceiveLimits(LIMIT, SECONDS), fast_path=None, sent=[]
+        )
         await send({"type": "lifespan.startup.complete"})
         await receive()
         return
