@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import sys
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
@@ -22,6 +23,10 @@ from svc.postgres.proven import Proven, read_written
 
 GC_THRESHOLD = 20_000
 """Objects between two runs of the collector, which by default looks for cycles each 700."""
+
+SWITCH_INTERVAL = 0.001
+"""Seconds after which a thread that parses lets the event loop have its turn. With Python's 5 ms a read
+beside a thousand long addresses took 26 ms (p99), with this one 9."""
 
 
 def make_app(service: Service, resources: Sequence[Resource], proven: Proven | None = None) -> ASGIApp:
@@ -52,6 +57,7 @@ def make_app(service: Service, resources: Sequence[Resource], proven: Proven | N
         # What lives as long as the process is no garbage, and what a request leaves is freed without a
         # collector.
         gc.freeze()
+        sys.setswitchinterval(SWITCH_INTERVAL)
         gc.set_threshold(GC_THRESHOLD)
         async with AsyncExitStack() as stack:
             stack.push_async_callback(service.database.close)
