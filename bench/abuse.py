@@ -269,6 +269,7 @@ ABUSES: dict[str, Abuse] = {
     "slow imports": hold(slow_import),
     "endless bodies": ask(endless_body),
     "registrations": ask(registrations),
+    "short connections": ask_same(lambda key: write_get("/nowhere", "Connection: close")),
     "idle connections": hold(lambda key: [b""]),
 }
 """What can be done, by name. The first is what each is held against."""

@@ -75,6 +75,7 @@ ROWS = [
     Row("slow exports", 5),
     Row("slow imports", 5),
     Row("endless bodies", 4),
+    Row("short connections", 4),
     Row("registrations", 50, open_registration=True),
 ]
 

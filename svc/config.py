@@ -102,6 +102,17 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
         ),
     ] = 20.0
     max_body: Annotated[int, Meta(ge=1024, le=2**30, description="Bytes a request's body may have")] = 262_144
+    max_connections: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=1_000_000,
+            description="Connections of clients per worker; file descriptors are a bound, too",
+        ),
+    ] = 10_000
+    max_held: Annotated[
+        int, Meta(ge=2**20, le=2**40, description="Bytes of requests that are not whole, per worker")
+    ] = 32 * 2**20
     hash_memory: Annotated[
         int, Meta(ge=8, le=4_194_304, description="KiB of memory for one argon2id hash")
     ] = 19_456

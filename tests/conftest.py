@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, settings
 
 from svc import health
 from svc.config import Config, DatabaseUrl
-from svc.postgres.embedded import EmbeddedServer
+from svc.embedded import EmbeddedServer
 from svc.postgres.migrations import migrate
 from tests.support import NUMBERS, QUICK, TEMPLATE, Service, at, command_line, make_config, make_key
 from tests.support.databases import Databases

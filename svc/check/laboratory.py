@@ -55,7 +55,7 @@ def sample(n: int, text: str) -> dict[str, object]:
         **dict.fromkeys(["text", "varchar", "bpchar", "name"], text),
         "bytea": n.to_bytes(8, "big"),
         "uuid": UUID(int=n),
-        "jsonb": JsonObject(),
+        "jsonb": JsonObject("{}"),
         "interval": timedelta(seconds=n),
         "date": date(2026, 1, 1) - timedelta(days=n),
         "time": time(12),

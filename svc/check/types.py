@@ -122,5 +122,5 @@ def enum_fits(type_: Any, labels: Sequence[str], into_database: bool) -> bool:
 def json_fits(type_: type, name: str, into_database: bool) -> bool:
     """Return whether JSON fits: jsonb goes in as a checked object, either comes out unparsed."""
     if into_database:
-        return name == "jsonb" and (issubclass(type_, JsonObject) or issubclass(type_, Mapping))
+        return name == "jsonb" and (issubclass(type_, JsonObject | Mapping))
     return type_ is Raw

@@ -12,12 +12,12 @@ from starlette.types import ASGIApp
 
 from svc.http.authentication import Authenticator
 from svc.http.fast_path import FastPath
+from svc.http.load import Load, find_max_connections
 from svc.http.logs import configure_logging
 from svc.http.middleware import ErrorHandler, RequestMiddleware
 from svc.http.operations import Endpoint, Operation, not_found
 from svc.http.protocol import ReceiveLimits
 from svc.http.resource import MACHINERY, Resource, Service, collect_constraints, collect_queries
-from svc.http.transport import Starts
 from svc.http.wiring import WiringError, find_mistakes
 from svc.postgres.proven import Proven, read_written
 
@@ -47,8 +47,8 @@ def make_app(service: Service, resources: Sequence[Resource], proven: Proven | N
     errors = ErrorHandler(collect_constraints(resources), log_values=config.log_errors == "full")
     state = {
         "max_body": config.max_body,
-        "starts": Starts(),
-        "receive_limits": ReceiveLimits(config.max_head, config.request_timeout),
+        "load": Load(find_max_connections(config.max_connections, config.pool_size), config.max_held),
+        "receive_limits": ReceiveLimits(config.max_head, config.max_body, config.request_timeout),
         "fast_path": make_fast_path(operations, authenticator, errors, service),
     }
 

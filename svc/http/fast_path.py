@@ -20,7 +20,7 @@ from svc.http.headers import make_request_id, parse_bearer, parse_request_id
 from svc.http.logs import log_request
 from svc.http.middleware import ErrorHandler
 from svc.http.operations import FastRoute, Operation
-from svc.http.protocol import FAST, IDLE, GuardedProtocol
+from svc.http.protocol import FAST, IDLE, MAX_FIELDS, GuardedProtocol
 from svc.http.transport import frame, join_lines
 from svc.postgres.errors import OverloadedError
 
@@ -126,7 +126,7 @@ class FastPath:
 
     def _read_head(self, lines: bytes) -> RequestHead | None:
         """Return what the headers say. A client sends the same ones each time, so they are remembered."""
-        if not HEAD.fullmatch(lines):
+        if not HEAD.fullmatch(lines) or lines.count(b"\n") > MAX_FIELDS + 2:
             return None
         headers = [line.split(b":", 1) for line in lines[:-4].split(b"\r\n")[1:]]
         head = read_headers([(name.lower(), value.lstrip()) for name, value in headers])  # as the parser does

@@ -7,6 +7,8 @@ from typing import Annotated, ClassVar, Self, cast
 import msgspec
 from msgspec import Meta
 
+from svc.postgres.connection import JsonText
+
 Id = Annotated[int, Meta(ge=1, le=2**63 - 1)]
 """An int8 identity of PostgreSQL."""
 
@@ -15,8 +17,13 @@ Text = Annotated[str, Meta(min_length=1, max_length=200, pattern="^[^\x00]*$")]
 """A line of text that PostgreSQL can hold: no U+0000. (JSON that msgspec reads has no lone surrogates.)"""
 
 
-class JsonObject(dict[str, object]):
-    """A JSON object that PostgreSQL can hold as jsonb: no U+0000, at most 32 levels deep."""
+class JsonObject(JsonText):
+    """A JSON object that PostgreSQL can hold as jsonb: no U+0000, at most 32 levels deep.
+
+    It is kept as text: as Python's objects 256 kB of it can take 8 MB, for as long as a request waits.
+    """
+
+    __slots__ = ()
 
     DEEPEST: ClassVar = 32
 
@@ -27,7 +34,10 @@ class JsonObject(dict[str, object]):
             raise TypeError("Expected `object`")
         decoded = cast("dict[str, object]", value)
         check_json(decoded, cls.DEEPEST)
-        return cls(decoded)
+        return cls(msgspec.json.encode(decoded, order="deterministic").decode())
+
+    def __bytes__(self) -> bytes:
+        return self.encode()
 
 
 def check_json(value: object, levels: int) -> None:

@@ -16,7 +16,7 @@ from starlette.convertors import Convertor, register_url_convertor
 from starlette.requests import ClientDisconnect, Request
 
 from svc.http.headers import read_header
-from svc.http.problems import FieldError, Problem
+from svc.http.problems import FieldError, Problem, unavailable
 from svc.http.validation import Failure, Invalid, find_failures, parse_hook, split_message, validate
 
 S = TypeVar("S", bound=Struct)
@@ -44,6 +44,8 @@ async def read_body(request: Request, type_: type[S], media_types: Sequence[str]
     body = await receive_body(request, request.state["max_body"])
     if len(body) <= PARSED_AT_ONCE:
         return parse_body(body, type_)
+    if request.state["load"].is_full:
+        raise unavailable("Too much comes in at once", "overload")
     return await parse_aside(parse_body, body, type_)
 
 

@@ -51,8 +51,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from svc.http.answers import answer_problem
 from svc.http.headers import make_request_id
-from svc.http.problems import Problem
-from svc.http.transport import Cycle, CycleTransport, Flow, Starts, frame, join_lines
+from svc.http.load import Load
+from svc.http.problems import Problem, unavailable
+from svc.http.transport import Cycle, CycleTransport, Flow, frame, join_lines
 
 SUPPORTED_UVICORN = ("0.54.",)
 """The versions of uvicorn whose class was read and tested; pyproject.toml pins the same."""
@@ -63,6 +64,9 @@ REQUIRED_ATTRIBUTES = frozenset(
 )
 """The attributes of uvicorn's class that are used here and in fast_path.py."""
 
+MAX_FIELDS = 100
+"""Header fields that a request may have, as in Apache's LimitRequestFields."""
+
 MIN_BODY_RATE = 500
 """Bytes a second: a body that comes faster may take longer than the limit, as in Apache's mod_reqtimeout."""
 
@@ -71,10 +75,17 @@ WRITE_TIMEOUT = 60.0
 
 LINGER_TIMEOUT = 5.0
 LINGER_SIZE = 16 * 2**20
-"""Seconds and bytes that are read on for after a last answer."""
+LINGER_PAUSE = 0.02
+"""Seconds and bytes that are read on for after a last answer; seconds between two reads of up to 256 KiB."""
+
+LARGE = 16_384
+"""Bytes of a body that is counted until it is answered."""
+
+DRAIN_SIZE = 65_536
+"""Bytes of a body that are read and dropped after its answer, to keep the connection."""
 
 FEED_SIZE = 4096
-MAX_TURN = 0.005
+MAX_TURN = 0.001
 """Bytes of small chunks that are parsed together, and seconds of parsing before others have their turn."""
 
 LINE_ENDS = re.compile(rb"[\r\n]*")
@@ -134,6 +145,7 @@ class ReceiveLimits(Struct, frozen=True):
     """Bytes of a request's head; seconds for its head, and for its body beyond what MIN_BODY_RATE allows."""
 
     head: int
+    body: int
     seconds: float
 
 
@@ -158,19 +170,26 @@ class GuardedProtocol(HttpToolsProtocol):
         self.flow = Flow(transport)  # pyright: ignore[reportIncompatibleVariableOverride]
         self._state = IDLE
         self._limits: ReceiveLimits = self.app_state["receive_limits"]
-        self._starts: Starts = self.app_state["starts"]
-        self._cycle_transport = CycleTransport(transport, self._end)
+        self._load: Load = self.app_state["load"]
+        self._cycle_transport = CycleTransport(transport, self._end, self._is_far_from_whole)
         self._input = self._line = self._tail = b""
-        self._at = self._size = self._left = self._body_size = 0
+        self._at = self._size = self._left = self._body_size = self._lines = self._drained = 0
         self._began = self._last_used = 0.0
         self._refusal: Problem | None = None
         self._progress_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
-        self._arm_keep_alive(self._limits.seconds)
+        if self._load.connect():
+            self._arm_keep_alive(self._limits.seconds)
+        else:
+            self._send_refusal(unavailable("Too many connections are open", "overload"))
+            self._close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End all that waits for the connection."""
         super().connection_lost(exc)
+        self._load.connections -= 1
+        self._stop_lingering()
+        self._load.let_go(self)
         self._state = CLOSED
         self._cycle_transport.forget()
         self._unset_keepalive_if_required()
@@ -195,6 +214,9 @@ class GuardedProtocol(HttpToolsProtocol):
             self._left -= len(data)
             if self._left < 0:
                 self._close()
+            else:
+                self.flow.hold()
+                self.loop.call_later(LINGER_PAUSE * self._load.lingering, self._linger_on)
         elif self._state is not CLOSED and self._state is not REFUSING:
             self._input = self._input[self._at :] + data if self._input else data
             self._at = 0
@@ -242,8 +264,10 @@ class GuardedProtocol(HttpToolsProtocol):
             return
         elif self.flow.ended:
             self._refuse(malformed("The request ended before it was whole"))
-        elif self._progress_timer is None:
-            self._progress_timer = self.loop.call_later(self._limits.seconds, self._check_progress)
+        else:
+            if self._progress_timer is None:
+                self._progress_timer = self.loop.call_later(self._limits.seconds, self._check_progress)
+            self._load.hold(self, self._size + min(self._body_size, self._limits.body))
 
     def _begin(self) -> None:
         """Begin a request with its first byte, behind line ends (RFC 9112, 2.2)."""
@@ -253,7 +277,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self._state = HEAD
             self._began = self.loop.time()
             self._tail = b""
-            self._size = self._body_size = 0
+            self._size = self._body_size = self._lines = self._drained = 0
             self._receive_head()
 
     def _receive_head(self) -> None:
@@ -262,7 +286,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if not self._size and 4 <= end <= self._at + self._limits.head:  # all of it is there
             piece = self._input[self._at : end]
             self._at, self._size = end, len(piece)
-            self._feed(piece)
+            self._feed_head(piece)
         else:
             self._receive_part_of_head()
         if self._state is HEAD and self._size >= self._limits.head:
@@ -276,7 +300,16 @@ class GuardedProtocol(HttpToolsProtocol):
             piece = piece[: end + 3 - len(self._tail)]
         self._tail = joined[-3:]
         self._take(piece)
-        self._feed(piece)
+        self._feed_head(piece)
+
+    def _feed_head(self, piece: bytes) -> None:
+        """Feed a part of a head, unless it has too many lines: each field costs 3 µs, and memory."""
+        self._lines += piece.count(b"\n")
+        if self._lines > MAX_FIELDS + 2:  # the request line, and the empty one
+            detail = f"A request may have {MAX_FIELDS} header fields"
+            self._refuse(Problem(431, detail, code="head-too-large"))
+        else:
+            self._feed(piece)
 
     def _receive_whole_chunks(self) -> bool:
         """Feed chunks that are all there together: cut one by one, small ones take five times as long."""
@@ -291,6 +324,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._at, self._body_size = end, body_size
         if piece:
             self._feed(piece)
+            self._drain(len(piece))
         return bool(piece)
 
     def _receive_chunk_line(self) -> None:
@@ -315,9 +349,20 @@ class GuardedProtocol(HttpToolsProtocol):
         self._left -= len(piece)
         self._body_size += len(piece)
         self._feed(piece)
+        if self._drain(len(piece)):
+            return
         if self._left == 0 and self._state is BODY:  # a Content-Length would have ended the request
             self._state = CHUNK_LINE
             self._line, self._size = b"", 0
+
+    def _drain(self, size: int) -> bool:
+        """Note that so much of a body came behind its answer; return whether it was too much."""
+        if not self.cycle.response_complete:
+            return False
+        self._drained += size
+        if self._drained > DRAIN_SIZE:
+            self._end()
+        return self._state in ENDED
 
     def _receive_trailers(self) -> None:
         """Drop trailers; the parser sees the empty line behind them."""
@@ -377,7 +422,11 @@ class GuardedProtocol(HttpToolsProtocol):
         """Make uvicorn's cycle one of ours, for which it has no place."""
         cycle.__class__ = Cycle
         cycle.transport = self._cycle_transport  # type: ignore[assignment] # pyright: ignore[reportAttributeAccessIssue]
-        self._starts.add(partial(super()._start_asgi_task, cycle, app))
+        self._load.start(partial(super()._start_asgi_task, cycle, app))
+
+    def _is_far_from_whole(self) -> bool:
+        """Return whether more of the body is still to come than is worth keeping the connection for."""
+        return self._state is BODY and self._left > DRAIN_SIZE
 
     def on_message_complete(self) -> None:
         """Wait for the answer, unless it came before the request was whole."""
@@ -385,8 +434,10 @@ class GuardedProtocol(HttpToolsProtocol):
         if self.cycle.response_complete:
             self._state = IDLE
             self._note_use()
-        else:
-            self._state = ANSWERING
+            return
+        self._state = ANSWERING
+        if self._body_size > LARGE:
+            self._load.hold(self, min(self._body_size, self._limits.body))
 
     def on_response_complete(self) -> None:
         """Go on with what was held, with the rest of the body, or not at all.
@@ -394,6 +445,7 @@ class GuardedProtocol(HttpToolsProtocol):
         In place of uvicorn's, which looks for pipelined requests, and sets a timer for each.
         """
         self.server_state.total_requests += 1
+        self._load.let_go(self)
         if self.transport.is_closing():
             return
         self.flow.resume_reading()
@@ -484,6 +536,8 @@ class GuardedProtocol(HttpToolsProtocol):
             self._close()
             return
         self._state = LINGERING
+        self._load.lingering += 1
+        self._load.let_go(self)
         self._input, self._at, self._left = b"", 0, LINGER_SIZE
         self._unset_keepalive_if_required()
         if self._progress_timer:
@@ -493,7 +547,22 @@ class GuardedProtocol(HttpToolsProtocol):
         self.flow.release()
         self.flow.resume_reading()  # whatever the app has not taken
 
+    def _linger_on(self) -> None:
+        if self._state is LINGERING:
+            self.flow.release()
+
+    def give_way(self) -> None:
+        """Refuse the request that comes in: all that come in together are too much."""
+        if self._state in RECEIVING:
+            self._load.let_go(self)
+            self._refuse(unavailable("Too much comes in at once", "overload"))
+
+    def _stop_lingering(self) -> None:
+        if self._state is LINGERING:
+            self._load.lingering -= 1
+
     def _close(self) -> None:
+        self._stop_lingering()
         if self._state is not CLOSED:
             self._state = CLOSED
             self.transport.close()

@@ -1,7 +1,6 @@
 """How a connection writes, and when it reads on: as uvicorn does, less what that costs, and with bounds."""
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Iterable
 from typing import cast
 
@@ -37,20 +36,28 @@ def frame(
 
 
 class CycleTransport:
-    """The transport as a cycle uses it. Where a cycle closes it, the protocol decides how."""
+    """The transport as a cycle uses it. Where a cycle closes it, the protocol decides how.
 
-    def __init__(self, transport: asyncio.Transport, end: Callable[[], None]) -> None:
+    `is_wasted` tells whether it must be closed, as too much of the request's body is still to come.
+    """
+
+    def __init__(
+        self, transport: asyncio.Transport, end: Callable[[], None], is_wasted: Callable[[], bool]
+    ) -> None:
+        self.is_wasted: Callable[[], bool] = is_wasted
         self.write = transport.write
         self.is_closing = transport.is_closing
-        self.close = end
+        self.close: Callable[[], object] = end
 
     def forget(self) -> None:
         """Let go of the protocol, which is gone: a circle of the two would wait for the collector."""
         self.close = do_nothing
+        self.is_wasted = do_nothing
 
 
-def do_nothing() -> None:
+def do_nothing() -> bool:
     """Do nothing."""
+    return False
 
 
 class Cycle(RequestResponseCycle):
@@ -85,7 +92,8 @@ class Cycle(RequestResponseCycle):
     async def send(self, message: ASGISendEvent) -> None:
         """Send what the app says."""
         if message["type"] == "http.response.start" and not self.response_started:
-            if self.waiting_for_100_continue:  # a client that goes on without its body would be misread
+            wasted = cast("CycleTransport", self.transport).is_wasted()
+            if wasted or self.waiting_for_100_continue:  # a client that goes on without its body is misread
                 self.keep_alive = False
             self._start = message
             return
@@ -122,40 +130,6 @@ class Cycle(RequestResponseCycle):
         if not self.keep_alive:
             self.transport.close()
         self.on_response()
-
-
-class Starts:
-    """Starts the tasks of requests: a few in each turn of the event loop, the others in the next ones.
-
-    What comes on 200 connections at once would otherwise take a turn of 12 ms, and a read beside it, which
-    takes four turns, some 50.
-    """
-
-    MOST = 16
-    """Of a turn: 1 ms or so."""
-
-    def __init__(self) -> None:
-        self._waiting: deque[Callable[[], None]] = deque()
-        self._left = self.MOST
-
-    def add(self, start: Callable[[], None]) -> None:
-        """Start now, or in one of the next turns."""
-        if not self._left:
-            self._waiting.append(start)
-            return
-        if self._left == self.MOST:
-            asyncio.get_running_loop().call_soon(self._turn)
-        self._left -= 1
-        start()
-
-    def _turn(self) -> None:
-        """Begin with a new turn, with those that wait."""
-        self._left = self.MOST
-        while self._waiting and self._left:
-            self._left -= 1
-            self._waiting.popleft()()
-        if self._left < self.MOST:
-            asyncio.get_running_loop().call_soon(self._turn)
 
 
 class Flow(FlowControl):

@@ -186,9 +186,15 @@ async def open_connection(config: Config, kind: type[C]) -> C:
     return connection
 
 
+class JsonText(str):
+    """JSON as text, which was checked."""
+
+    __slots__ = ()
+
+
 def encode_json(value: object) -> str:
     """Return JSON text for a jsonb parameter."""
-    return msgspec.json.encode(value).decode()
+    return value if isinstance(value, JsonText) else msgspec.json.encode(value).decode()
 
 
 def is_outcome_unknown(error: Exception) -> bool:

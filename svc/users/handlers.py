@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Protocol, Self
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Raw, Struct, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -114,7 +114,8 @@ class Users:
     async def create(self, request: Request) -> Response:
         """Register a user: 201 and where it is; the same again for a retry with the same Idempotency-Key."""
         new = await read_body(request, CreateUser)
-        key = read_idempotency_key(request, [str(new.email), new.display_name, new.profile, new.referred_by])
+        profile = None if new.profile is None else Raw(bytes(new.profile))
+        key = read_idempotency_key(request, [str(new.email), new.display_name, profile, new.referred_by])
         if key:
             user = await self._create_once(new, key)
         else:

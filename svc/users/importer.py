@@ -18,12 +18,10 @@ from starlette.responses import Response
 
 from svc.accounts.passwords import Password, Passwords
 from svc.http.answers import NDJSON, answer, encode
-from svc.http.fields import JsonObject
 from svc.http.operations import Operation
 from svc.http.parsing import MAX_ERRORS, check_media_type, invalid_body, parse_aside, parse_body
 from svc.http.problems import FieldError, Problem, find_problem, unavailable
 from svc.http.resource import Resource, Service
-from svc.http.validation import parse_hook
 from svc.postgres.errors import DatabaseError
 from svc.postgres.pool import Database, Savepoints
 from svc.postgres.queries import Queries
@@ -52,13 +50,14 @@ class NewUser(Struct, frozen=True, array_like=True):
     email: str
     hashed_password: str
     display_name: str | None
-    profile: JsonObject | None
+    profile: str | None
     referred_by: int | None
 
     @classmethod
     def of(cls, line: int, user: ImportUser, hashed: str) -> Self:
         """Make it of a line."""
-        return cls(line, str(user.email), hashed, user.display_name, user.profile, user.referred_by)
+        profile = None if user.profile is None else str(user.profile)
+        return cls(line, str(user.email), hashed, user.display_name, profile, user.referred_by)
 
 
 class RefusedLine(Struct, frozen=True):
@@ -250,7 +249,7 @@ async def hash_in_turn(passwords: Passwords, password: Password) -> str:
             await asyncio.sleep(0.01)
 
 
-decode = msgspec.json.Decoder(NewUser, dec_hook=parse_hook).decode
+decode = msgspec.json.Decoder(NewUser).decode
 
 
 def build(service: Service) -> Resource:

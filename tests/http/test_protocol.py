@@ -16,11 +16,11 @@ from starlette.responses import Response
 import svc.http.protocol
 from svc.config import Config, load
 from svc.http.fast_path import LONGEST_HEAD, FastProtocol
+from svc.http.load import Load
 from svc.http.operations import Operation
 from svc.http.protocol import LINGER_SIZE, REQUIRED_ATTRIBUTES, ReceiveLimits, find_misfit
 from svc.http.resource import Resource
 from svc.http.server import find_protocol
-from svc.http.transport import Starts
 from tests.support import Service, with_settings
 from tests.support.raw import (
     LAST,
@@ -251,7 +251,10 @@ async def stream(scope: Any, receive: Any, send: Any) -> None:
     await receive()
     if scope["type"] == "lifespan":
         scope["state"].update(
-            starts=Starts(), receive_limits=ReceiveLimits(LIMIT, SECONDS), fast_path=None, sent=[]
+            load=Load(100, 2**25),
+            receive_limits=ReceiveLimits(LIMIT, 2**18, SECONDS),
+            fast_path=None,
+            sent=[],
         )
         await send({"type": "lifespan.startup.complete"})
         await receive()

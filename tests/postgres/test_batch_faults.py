@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from svc.config import Config
-from svc.postgres.embedded import EmbeddedServer
+from svc.embedded import EmbeddedServer
 from svc.postgres.errors import OutcomeUnknownError
 from svc.postgres.migrations import migrate
 from svc.postgres.queueing import CONCURRENCY

@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 
-from svc.postgres.embedded import EmbeddedServer
+from svc.embedded import EmbeddedServer
 from tests.support import CHECKOUT, make_client
 from tests.support.waiting import DEADLINE, wait_for
 

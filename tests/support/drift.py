@@ -23,7 +23,7 @@ from svc.check.scratch import ScratchConnection as Connection
 from svc.check.scratch import connect
 from svc.check.types import split_optional
 from svc.config import DatabaseUrl
-from svc.postgres.embedded import EmbeddedServer
+from svc.embedded import EmbeddedServer
 from svc.postgres.mapping import is_struct
 from svc.postgres.migrations import migrate
 from svc.postgres.proven import compare, read_written

@@ -11,10 +11,10 @@ from uvicorn.server import ServerState
 
 from svc.http.answers import answer
 from svc.http.fast_path import FastPath, FastProtocol
+from svc.http.load import Load
 from svc.http.middleware import ErrorHandler, RequestMiddleware
 from svc.http.operations import FastRoute, Operation
 from svc.http.protocol import TRANSITIONS, ReceiveLimits, State
-from svc.http.transport import Starts
 from tests.support.raw import normalise
 
 LIMIT = 4096
@@ -195,8 +195,8 @@ class Conversation:
         self.gate = Gate(is_open=is_open)
         fast_path = FastPath([make_operation(self.gate)], None, ERRORS, log_requests=False)
         state: dict[str, Any] = {
-            "starts": Starts(),
-            "receive_limits": ReceiveLimits(limit, SECONDS),
+            "load": Load(100, 2**25),
+            "receive_limits": ReceiveLimits(limit, 2**18, SECONDS),
             "fast_path": fast_path if short_cut else None,
             "gate": self.gate,
         }

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import argon2
+import msgspec
 import psycopg
 import pytest
 
@@ -161,7 +162,8 @@ def test_referral_trees_are_of_uneven_depth_and_width(seeded: Sql) -> None:
 
 
 def test_profiles_are_objects_that_the_service_takes(seeded: Sql) -> None:
-    profiles = [JsonObject.parse(profile) for (profile,) in seeded("select profile from users")]
+    kept = [JsonObject.parse(profile) for (profile,) in seeded("select profile from users")]
+    profiles = [msgspec.json.decode(str(profile), type=dict[str, Any]) for profile in kept]
     full: list[Any] = [profile for profile in profiles if profile]
     assert 0.08 < 1 - len(full) / COUNT < 0.12
     assert {frozenset(profile) - {"settings"} for profile in full} == {
