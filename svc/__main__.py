@@ -17,9 +17,9 @@ import msgspec
 
 from svc.app import build_resources, create_app
 from svc.config import VARIABLES, Config, ConfigError, DatabaseUrl, load
+from svc.embedded import EmbeddedError, EmbeddedServer
 from svc.http.resource import CommandError, Outline, Resource, read_positive
 from svc.http.wiring import WiringError
-from svc.embedded import EmbeddedError, EmbeddedServer
 from svc.postgres.errors import DRIVER_ERRORS, DatabaseError
 from svc.postgres.migrations import MigrationError, migrate, read_status, rollback
 from svc.postgres.statements import QueryError

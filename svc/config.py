@@ -113,6 +113,10 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     max_held: Annotated[
         int, Meta(ge=2**20, le=2**40, description="Bytes of requests that are not whole, per worker")
     ] = 32 * 2**20
+    max_import: Annotated[
+        int, Meta(ge=1024, le=2**40, description="Bytes an import may have, and may take on disk")
+    ] = 2**30
+    transfer_timeout: Annotated[Seconds, Meta(description="Seconds an export or an import may take")] = 3600.0
     hash_memory: Annotated[
         int, Meta(ge=8, le=4_194_304, description="KiB of memory for one argon2id hash")
     ] = 19_456

@@ -14,8 +14,8 @@ import pytest
 from svc.__main__ import make_parser
 from svc.app import build_resources
 from svc.config import Config, DatabaseUrl
-from svc.http.resource import Outline
 from svc.embedded import EmbeddedServer
+from svc.http.resource import Outline
 from svc.postgres.migrations import read_files
 from tests.support import RESOURCES, problem
 from tests.support.command_line import Cli, Served, end_server

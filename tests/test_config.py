@@ -46,6 +46,8 @@ def test_every_setting_has_a_variable_and_is_read_from_it() -> None:
         "SVC_MAX_BODY": "2048",
         "SVC_MAX_CONNECTIONS": "50",
         "SVC_MAX_HELD": "2000000",
+        "SVC_MAX_IMPORT": "5000000",
+        "SVC_TRANSFER_TIMEOUT": "60",
         "SVC_HASH_MEMORY": "8",
         "SVC_HASH_PASSES": "1",
         "SVC_HASH_THREADS": "4",

@@ -1,15 +1,18 @@
 """Passwords, and their hashes."""
 
+import concurrent.futures
 import re
-from asyncio import get_running_loop, wrap_future
+from asyncio import Future, get_running_loop
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar, cast
 
 import argon2
+from msgspec import Struct
 
 from svc.config import Config
-from svc.http.problems import unavailable
+from svc.http.problems import Problem, unavailable
 from svc.postgres.secret import Secret, reveal
 
 
@@ -71,11 +74,21 @@ class PasswordHash(str):
 T = TypeVar("T")
 
 
+class Job(Struct, frozen=True, eq=False):
+    """A password to be hashed or verified, and who waits for it."""
+
+    outcome: Future[Any]
+    work: Callable[..., Any]
+    arguments: tuple[object, ...]
+
+
 class Passwords:
     """Hashes passwords with argon2id, in a small pool of threads of its own.
 
     The defaults are OWASP's floor (19 MiB, 2 passes, 1 lane): 23 ms of one core here. A slot belongs to
-    the job and not to the request, so clients that hang up cannot get past the bound.
+    the job and not to the request, so clients that hang up cannot get past the bound. Owners, whatever tells
+    clients apart, take turns, and where too many wait, whoever has the most gives way: one who registers
+    without end, or all who have no key together, are one of them.
     """
 
     def __init__(self, config: Config) -> None:
@@ -83,12 +96,17 @@ class Passwords:
             time_cost=config.hash_passes, memory_cost=config.hash_memory, parallelism=1
         )
         self._threads = ThreadPoolExecutor(config.hash_threads, thread_name_prefix="argon2")
-        self._bound = config.hash_threads + config.hash_queue
-        self._jobs = 0
+        self._free = config.hash_threads
+        self._queue_size = config.hash_queue
+        self._waiting: OrderedDict[object, deque[Job]] = OrderedDict()
 
-    async def hash(self, password: Password) -> str:
+    async def hash(self, password: Password, owner: object = None) -> str:
         """Return the PHC string. Raises Problem 503 when too many wait."""
-        return await self._run(self._hasher.hash, str(password))
+        return await self._run(owner, self._hasher.hash, str(password))
+
+    async def verify(self, hashed: Secret[str], password: Password, owner: object = None) -> bool:
+        """Return whether it is the password that was hashed. Raises Problem 503 when too many wait."""
+        return await self._run(owner, self._matches, hashed, str(password))
 
     def _matches(self, hashed: Secret[str], password: str) -> bool:
         try:
@@ -96,22 +114,63 @@ class Passwords:
         except argon2.exceptions.VerifyMismatchError:
             return False
 
-    async def _run(self, work: Callable[..., T], *arguments: object) -> T:
-        if self._jobs >= self._bound:
-            raise unavailable("Too many passwords wait to be hashed", "overload")
-        self._jobs += 1
-        loop = get_running_loop()
-        job = self._threads.submit(work, *arguments)
-        job.add_done_callback(lambda _: loop.call_soon_threadsafe(self._finish))
-        return await wrap_future(job)
+    async def _run(self, owner: object, work: Callable[..., T], *arguments: object) -> T:
+        job = Job(get_running_loop().create_future(), work, arguments)
+        if sum(map(len, self._waiting.values())) >= self._queue_size + self._free:
+            self._make_room(owner)
+        self._waiting.setdefault(owner, deque()).append(job)
+        self._start()
+        try:
+            return cast("T", await job.outcome)
+        finally:
+            self._forget(owner, job)
 
-    async def verify(self, hashed: Secret[str], password: Password) -> bool:
-        """Return whether it is the password that was hashed. Raises Problem 503 when too many wait."""
-        return await self._run(self._matches, hashed, str(password))
+    def _make_room(self, owner: object) -> None:
+        """Drop the last job of the owner who has the most. Raises Problem 503 where that is this one."""
+        most = max(self._waiting, key=lambda each: len(self._waiting[each]), default=owner)
+        if len(self._waiting.get(owner, ())) + 1 >= len(self._waiting.get(most, ())):
+            raise too_many()
+        self._waiting[most].pop().outcome.set_exception(too_many())
+
+    def _start(self) -> None:
+        """Begin with what waits, of each owner in turn, as long as there is a thread."""
+        while self._free and self._waiting:
+            owner, jobs = next(iter(self._waiting.items()))
+            job = jobs.popleft()
+            self._waiting.move_to_end(owner)
+            if not jobs:
+                del self._waiting[owner]
+            self._free -= 1
+            self._submit(job)
+
+    def _submit(self, job: Job) -> None:
+        loop = get_running_loop()
+        done = self._threads.submit(job.work, *job.arguments)
+        done.add_done_callback(lambda done: loop.call_soon_threadsafe(self._finish, job, done))
+
+    def _finish(self, job: Job, done: concurrent.futures.Future[Any]) -> None:
+        """Tell who waits, if somebody does, and go on."""
+        self._free += 1
+        if not job.outcome.done() and not done.cancelled():
+            if error := done.exception():
+                job.outcome.set_exception(error)
+            else:
+                job.outcome.set_result(done.result())
+        self._start()
+
+    def _forget(self, owner: object, job: Job) -> None:
+        """Take back a job that was not begun."""
+        jobs = self._waiting.get(owner, deque[Job]())
+        if job in jobs:
+            jobs.remove(job)
+            if not jobs:
+                del self._waiting[owner]
 
     def close(self) -> None:
         """Let what runs finish and drops what waits."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _finish(self) -> None:
-        self._jobs -= 1
+
+def too_many() -> Problem:
+    """Return the refusal of one password more."""
+    return unavailable("Too many passwords wait to be hashed", "overload")

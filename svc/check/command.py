@@ -20,10 +20,10 @@ from svc.check.source import check_source, is_checkout
 from svc.check.trials import Experiment
 from svc.check.types import split_secret
 from svc.config import Config, DatabaseUrl
+from svc.embedded import EmbeddedServer
 from svc.http.resource import MACHINERY, Resource, collect_queries
 from svc.http.wiring import Mistake, find_mistakes
 from svc.postgres.catalog import CatalogQueries
-from svc.embedded import EmbeddedServer
 from svc.postgres.mapping import find_struct, is_struct
 from svc.postgres.migrations import migrate, read_files
 from svc.postgres.proven import PROVEN, Snapshot, Written, compare, read_snapshot, read_written

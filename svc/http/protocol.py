@@ -71,7 +71,11 @@ MIN_BODY_RATE = 500
 """Bytes a second: a body that comes faster may take longer than the limit, as in Apache's mod_reqtimeout."""
 
 WRITE_TIMEOUT = 60.0
-"""Seconds that a client may leave what was written untaken."""
+MIN_READ_RATE = 10_000
+"""Seconds that a client may leave what was written untaken, in an answer, and bytes for each one more."""
+
+TAKEN = 49_152
+"""Bytes that are taken at least between a pause in writing and its end: asyncio's marks are 64 and 16 KiB."""
 
 LINGER_TIMEOUT = 5.0
 LINGER_SIZE = 16 * 2**20
@@ -174,7 +178,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._cycle_transport = CycleTransport(transport, self._end, self._is_far_from_whole)
         self._input = self._line = self._tail = b""
         self._at = self._size = self._left = self._body_size = self._lines = self._drained = 0
-        self._began = self._last_used = 0.0
+        self._began = self._last_used = self._paused_at = self._paused_for = 0.0
         self._refusal: Problem | None = None
         self._progress_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
@@ -198,15 +202,22 @@ class GuardedProtocol(HttpToolsProtocol):
                 timer.cancel()
 
     def pause_writing(self) -> None:
-        """Limit the time that more than 64 KiB wait for the client, or for the network to say it is gone."""
+        """Limit the time that more than 64 KiB wait for the client, or for the network to say it is gone.
+
+        Each pause ends when all but 16 KiB of these were taken: the more of an answer is taken, the longer
+        may all its pauses be together.
+        """
         super().pause_writing()
-        self._write_timer = self.loop.call_later(WRITE_TIMEOUT, self.transport.abort)
+        self._paused_at = self.loop.time()
+        self._write_timer = self.loop.call_later(WRITE_TIMEOUT - self._paused_for, self.transport.abort)
 
     def resume_writing(self) -> None:
         """Go on writing: the client took them."""
         super().resume_writing()
         if self._write_timer:
             self._write_timer.cancel()
+            paused = self.loop.time() - self._paused_at
+            self._paused_for = max(0.0, self._paused_for + paused - TAKEN / MIN_READ_RATE)
 
     def data_received(self, data: bytes) -> None:
         """Parse what belongs to the request that comes in, and hold the rest until it is answered."""

@@ -8,7 +8,7 @@ and one timer for a whole queue: one for each request costs 2 µs.
 
 import asyncio
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -212,18 +212,27 @@ def settle(future: "asyncio.Future[R | None]", row: R | None, error: Exception |
 
 
 class Slots:
-    """How many long operations of a kind a worker has under way: at most a quarter of its connections."""
+    """How many long operations of a kind a worker has under way: at most a quarter of its connections.
+
+    Of one owner, whatever tells clients apart, they are half of that, so that none takes them all.
+    """
 
     def __init__(self, config: Config) -> None:
         self._free = max(1, config.pool_size // 4)
+        self._share = max(1, self._free // 2)
+        self._taken: Counter[object] = Counter()
 
     @contextmanager
-    def acquire(self) -> Generator[None]:
-        """Hold one slot for as long as a block lasts. Raises OverloadedError where all are taken."""
-        if not self._free:
+    def acquire(self, owner: object) -> Generator[None]:
+        """Hold one slot for as long as a block lasts. Raises OverloadedError where there is none."""
+        if not self._free or self._taken[owner] >= self._share:
             raise OverloadedError("Too many exports or imports are under way")
         self._free -= 1
+        self._taken[owner] += 1
         try:
             yield
         finally:
             self._free += 1
+            self._taken[owner] -= 1
+            if not self._taken[owner]:
+                del self._taken[owner]

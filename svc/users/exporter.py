@@ -6,6 +6,7 @@ proxies, puts no line among the users that is none, and is held against the last
 last chunk, which most clients report by themselves, say the same where no proxy mends them.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Protocol
 
@@ -17,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 from svc.http.answers import CSV, NDJSON, encode_lines
 from svc.http.headers import choose_media_type
 from svc.http.operations import Operation
-from svc.http.problems import Problem
+from svc.http.problems import Problem, unavailable
 from svc.http.resource import Resource, Service
 from svc.postgres.pool import Database
 from svc.postgres.queries import Queries
@@ -47,37 +48,48 @@ class ExportQueries(Queries, Protocol, file="user_export.sql"):
 class Exporter:
     """The handler of exports. Each holds a connection, so a few are under way at a time."""
 
-    def __init__(self, database: Database, slots: Slots) -> None:
-        self._database = database
-        self._slots = slots
+    def __init__(self, database: Database, slots: Slots, seconds: float) -> None:
+        self.database = database
+        self.slots = slots
+        self.seconds = seconds
 
     async def export(self, request: Request) -> Response:
         """Answer all users by id, out of one snapshot, as NDJSON or as CSV (RFC 4180) with a header line."""
         media_type = choose_media_type(request, [NDJSON, CSV])
         if media_type is None:
             raise Problem(406, f"There is {NDJSON} and {CSV}")
-        return Export(request, media_type, self._database, self._slots)
+        return Export(request, media_type, self)
 
 
 class Export(Response):
-    """Goes out block by block. A client that takes none for a minute is cut off: see svc/http/protocol.py."""
+    """Goes out block by block.
 
-    def __init__(self, request: Request, media_type: str, database: Database, slots: Slots) -> None:
+    It holds a snapshot, which keeps dead rows in all tables. So a client that reads too slowly is cut off
+    (MIN_READ_RATE in svc/http/protocol.py), and any after SVC_TRANSFER_TIMEOUT.
+    """
+
+    def __init__(self, request: Request, media_type: str, exporter: Exporter) -> None:
         self.background = None
         self._request = request
         self._media_type = media_type
-        self._database = database
-        self._slots = slots
+        self._exporter = exporter
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send all users. Raises ClientDisconnect where nobody reads on."""
-        with self._slots.acquire():
-            async with self._database.transaction(ExportQueries, snapshot=True) as queries:
-                last = await queries.get_last_id()
-                await send({"type": "http.response.start", "status": 200, "headers": self._make_head(last)})
-                if scope["method"] != "HEAD":
-                    await self._send_users(queries, send)
+        """Send all users. Raises ClientDisconnect where nobody reads on, Problem where it takes too long."""
+        try:
+            with self._exporter.slots.acquire(scope.get("key_id")):
+                async with asyncio.timeout(self._exporter.seconds):
+                    await self._send(scope, send)
+        except TimeoutError:
+            raise unavailable("The export took too long", "too-slow") from None
         await send({"type": "http.response.body"})
+
+    async def _send(self, scope: Scope, send: Send) -> None:
+        async with self._exporter.database.transaction(ExportQueries, snapshot=True) as queries:
+            last = await queries.get_last_id()
+            await send({"type": "http.response.start", "status": 200, "headers": self._make_head(last)})
+            if scope["method"] != "HEAD":
+                await self._send_users(queries, send)
 
     def _make_head(self, last: int) -> list[tuple[bytes, bytes]]:
         return [
@@ -113,6 +125,6 @@ async def read_users_as_csv(queries: ExportQueries) -> AsyncIterator[bytes]:
 
 def build(service: Service) -> Resource:
     """Return the resource of exports."""
-    exporter = Exporter(service.database, Slots(service.config))
+    exporter = Exporter(service.database, Slots(service.config), service.config.transfer_timeout)
     export = Operation("GET", "/users/export", exporter.export, {200: User}, READ, problems=(406,))
     return Resource(operations=[export], queries=[ExportQueries])

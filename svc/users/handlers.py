@@ -116,27 +116,28 @@ class Users:
         new = await read_body(request, CreateUser)
         profile = None if new.profile is None else Raw(bytes(new.profile))
         key = read_idempotency_key(request, [str(new.email), new.display_name, profile, new.referred_by])
+        owner = request.scope.get("key_id")
         if key:
-            user = await self._create_once(new, key)
+            user = await self._create_once(new, key, owner)
         else:
-            hashed = await self._passwords.hash(new.password)
+            hashed = await self._passwords.hash(new.password, owner)
             user = await self._queries.create_user(new=new, hashed_password=hashed)
         return answer_created(user.public(), f"/users/{user.id}", user.version)
 
-    async def _create_once(self, new: CreateUser, key: IdempotencyKey) -> StoredUser:
+    async def _create_once(self, new: CreateUser, key: IdempotencyKey, owner: object) -> StoredUser:
         """Return the user that the first request with this key made, this one perhaps. Raises Problem."""
         if first := await self._queries.get_first_answer(key=key):
-            return await self._repeat(new, first)
-        hashed = await self._passwords.hash(new.password)
+            return await self._repeat(new, first, owner)
+        hashed = await self._passwords.hash(new.password, owner)
         if user := await self._queries.create_user_once(new=new, hashed_password=hashed, key=key):
             return user
         if first := await self._queries.get_first_answer(key=key):  # it was made while we hashed
-            return await self._repeat(new, first)
+            return await self._repeat(new, first, owner)
         raise EMAIL_TAKEN.problem()
 
-    async def _repeat(self, new: CreateUser, first: FirstAnswer) -> StoredUser:
+    async def _repeat(self, new: CreateUser, first: FirstAnswer, owner: object) -> StoredUser:
         """Return the user as it was first answered. Raises Problem 422 where the body is another one now."""
-        same = first.same_body and await self._passwords.verify(first.hashed_password, new.password)
+        same = first.same_body and await self._passwords.verify(first.hashed_password, new.password, owner)
         if not same:
             raise Problem(422, "This Idempotency-Key came with another body before", code="key-reused")
         return StoredUser(first.user_id, first.email, first.display_name, True, first.created_at, 1)

@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from svc.accounts.passwords import Password, Passwords
+from svc.config import Config
 from svc.http.answers import NDJSON, answer, encode
 from svc.http.operations import Operation
 from svc.http.parsing import MAX_ERRORS, check_media_type, invalid_body, parse_aside, parse_body
@@ -89,17 +90,23 @@ class ImportQueries(Queries, Protocol, file="user_import.sql"):
 class Importer:
     """The handler of imports. Each holds a file, and a connection at last: a few are under way at a time."""
 
-    def __init__(self, database: Database, passwords: Passwords, slots: Slots) -> None:
+    def __init__(self, database: Database, passwords: Passwords, config: Config) -> None:
         self._database = database
         self._passwords = passwords
-        self._slots = slots
+        self._slots = Slots(config)
+        self._most, self._seconds = config.max_import, config.transfer_timeout
 
     async def import_(self, request: Request) -> Response:
         """Create the users of all good lines, whatever is wrong with the others; none of them in a 503."""
         check_media_type(request, [NDJSON])
-        with self._slots.acquire(), SpooledTemporaryFile[bytes](SPOOL_MAX_SIZE) as spool:
-            new = Import(spool)
-            await new.take_in(request, self._passwords)
+        owner = request.scope.get("key_id")
+        with self._slots.acquire(owner), SpooledTemporaryFile[bytes](SPOOL_MAX_SIZE) as spool:
+            new = Import(spool, self._most)
+            try:
+                async with asyncio.timeout(self._seconds):
+                    await new.take_in(request, self._passwords, owner)
+            except TimeoutError:
+                raise Problem(408, "The import took too long; nothing was done", code="too-slow") from None
             async with self._database.transaction(ImportQueries, Savepoints) as (queries, savepoints):
                 created = await new.load(queries, savepoints)
         return answer(new.sum_up(created))
@@ -108,22 +115,26 @@ class Importer:
 class Import:
     """One import: takes lines in, then loads what is good; counts and keeps what is refused."""
 
-    def __init__(self, spool: SpooledTemporaryFile[bytes]) -> None:
+    def __init__(self, spool: SpooledTemporaryFile[bytes], most: int) -> None:
         self._spool = spool
+        self._most = self._room = most
         self._given = self._refused_count = 0
         self._refused: list[RefusedLine] = []
 
-    async def take_in(self, request: Request, passwords: Passwords) -> None:
-        """Check every line. Raises ClientDisconnect where the body was cut, Problem 503 for a full disk."""
+    async def take_in(self, request: Request, passwords: Passwords, owner: object) -> None:
+        """Check every line. Raises ClientDisconnect where the body was cut.
+
+        Raises Problem: 413 for too large an import, 503 for a full disk.
+        """
         longest = request.state["max_body"]
-        async for first, lines in number_lines(read_lines(request, longest)):
+        async for first, lines in number_lines(read_lines(request, longest, self._most)):
             named = MAX_ERRORS - self._refused_count
             users = await parse_aside(parse_lines, lines, longest, named)
             for number, user in enumerate(users, first):
                 if isinstance(user, tuple):
                     self._refuse(number, user)
                 elif user:
-                    new = NewUser.of(number, user, await find_hash(user, passwords))
+                    new = NewUser.of(number, user, await find_hash(user, passwords, owner))
                     self._keep(encode(new) + b"\n")
             self._given += sum(user is not None for user in users)
 
@@ -143,6 +154,9 @@ class Import:
         return Imported(created, skipped, refused, self._refused_count)
 
     def _keep(self, line: bytes) -> None:
+        self._room -= len(line)
+        if self._room < 0:
+            raise too_large(self._most)
         try:
             self._spool.write(line)
         except OSError:
@@ -179,10 +193,21 @@ class Import:
         return first + await self._create(queries, savepoints, users[half:])
 
 
-async def read_lines(request: Request, longest: int) -> AsyncIterator[bytes]:
-    """Yield the lines of a body without line feeds. Of one that is too long, one byte too many is kept."""
-    line = bytearray()
+def too_large(most: int) -> Problem:
+    """Return the refusal of an import that is too large."""
+    return Problem(413, f"An import may have {most} bytes; nothing was done", headers={"Connection": "close"})
+
+
+async def read_lines(request: Request, longest: int, most: int) -> AsyncIterator[bytes]:
+    """Yield the lines of a body without line feeds. Of one that is too long, one byte too many is kept.
+
+    Raises Problem 413 for a body of more than `most` bytes.
+    """
+    line, size = bytearray(), 0
     async for chunk in request.stream():
+        size += len(chunk)
+        if size > most:
+            raise too_large(most)
         *ended, begun = chunk.split(b"\n")
         for end in ended:
             line += end[: longest + 1 - len(line)]
@@ -233,18 +258,18 @@ def parse_line(line: bytes, longest: int, *, in_full: bool) -> ImportUser:
     return given
 
 
-async def find_hash(user: ImportUser, passwords: Passwords) -> str:
+async def find_hash(user: ImportUser, passwords: Passwords, owner: object) -> str:
     """Return the hash that is given, or that of the password."""
     if user.password is UNSET:
         return str(user.hashed_password)
-    return await hash_in_turn(passwords, user.password)
+    return await hash_in_turn(passwords, user.password, owner)
 
 
-async def hash_in_turn(passwords: Passwords, password: Password) -> str:
+async def hash_in_turn(passwords: Passwords, password: Password, owner: object) -> str:
     """Return the hash. An import has one password hashed at a time, and lets others go first."""
     while True:
         try:
-            return await passwords.hash(password)
+            return await passwords.hash(password, owner)
         except Problem:
             await asyncio.sleep(0.01)
 
@@ -254,9 +279,7 @@ decode = msgspec.json.Decoder(NewUser).decode
 
 def build(service: Service) -> Resource:
     """Return the resource of imports."""
-    importer = Importer(service.database, service.share(Passwords), Slots(service.config))
-    path, answers = "/users/import", {200: Imported}
-    return Resource(
-        operations=[Operation("POST", path, importer.import_, answers, WRITE, line=ImportUser)],
-        queries=[ImportQueries],
-    )
+    importer = Importer(service.database, service.share(Passwords), service.config)
+    path, answers, problems = "/users/import", {200: Imported}, (408, 413)
+    import_ = Operation("POST", path, importer.import_, answers, WRITE, line=ImportUser, problems=problems)
+    return Resource(operations=[import_], queries=[ImportQueries])

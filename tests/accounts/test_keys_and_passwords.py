@@ -278,3 +278,27 @@ def test_an_overload_of_passwords_is_a_503_and_leaves_readers_alone(config: Conf
         assert client.get("/users").json()["users"] == []
         gate.opened.set()
         assert sorted(job.result().status_code for job in jobs) == [201, 201, 503]
+
+
+def test_owners_take_turns_and_the_one_with_the_most_gives_way(gate: Gate) -> None:
+    """Whoever registers without end takes neither all places nor all time."""
+
+    async def run() -> tuple[list[str], list[int]]:
+        order: list[str] = []
+
+        async def hash_for(owner: str) -> None:
+            await passwords.hash(PASSWORD, owner)
+            order.append(owner)
+
+        with closing(Passwords(Config(hash_threads=1, hash_queue=4))) as passwords:
+            many = [asyncio.create_task(hash_for("many")) for _ in range(5)]
+            await asyncio.sleep(0)
+            few = [asyncio.create_task(hash_for("few")) for _ in range(2)]
+            await asyncio.sleep(0)
+            gate.opened.set()
+            outcomes = await asyncio.gather(*many, *few, return_exceptions=True)
+        return order, [getattr(outcome, "status", 200) for outcome in outcomes]
+
+    order, statuses = asyncio.run(run())
+    assert statuses == [200, 200, 200, 503, 503, 200, 200]
+    assert order == ["many", "many", "few", "many", "few"]

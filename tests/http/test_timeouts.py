@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from svc.http.protocol import LINGER_TIMEOUT, MIN_BODY_RATE, WRITE_TIMEOUT
+from svc.http.protocol import LINGER_TIMEOUT, MIN_BODY_RATE, MIN_READ_RATE, TAKEN, WRITE_TIMEOUT
 from tests.support.driven import KEEP_ALIVE, SECONDS, Conversation, runner
 from tests.support.raw import get, make, statuses
 
@@ -129,15 +129,27 @@ def test_a_client_is_not_too_slow_while_it_is_us_who_do_not_read(
     drive(act)
 
 
-def test_a_client_that_takes_nothing_is_cut_off_and_one_that_takes_some_is_not() -> None:
+def test_a_client_that_takes_enough_is_not_cut_off_and_one_that_takes_nothing_is() -> None:
     async def act(it: Conversation) -> None:
         it.transport.send(PLAIN)
-        for _ in range(5):
+        for _ in range(100):
             it.protocol.pause_writing()
-            assert await it.advance(WRITE_TIMEOUT - 1, step=1) == WRITE_TIMEOUT - 1
+            assert await it.advance(TAKEN // MIN_READ_RATE, step=1) == TAKEN // MIN_READ_RATE
             it.protocol.resume_writing()
         it.protocol.pause_writing()
         assert await it.advance(WRITE_TIMEOUT + 9, step=1) == WRITE_TIMEOUT
+
+    drive(act)
+
+
+def test_a_client_that_takes_a_little_now_and_then_is_cut_off() -> None:
+    async def act(it: Conversation) -> None:
+        it.transport.send(PLAIN)
+        it.protocol.pause_writing()
+        assert await it.advance(WRITE_TIMEOUT - 1, step=1) == WRITE_TIMEOUT - 1
+        it.protocol.resume_writing()
+        it.protocol.pause_writing()
+        assert await it.advance(WRITE_TIMEOUT, step=1) == math.ceil(1 + TAKEN / MIN_READ_RATE)
 
     drive(act)
 

@@ -5,7 +5,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 import httpx
 import psutil
@@ -30,12 +30,12 @@ def test_few_exports_run_at_once(service: Service, client: httpx.Client, sql: Sq
     wait_for(lambda: client.head(PATH).status_code == 200)  # the first one's client has hung up
 
 
-def connect(service: Service, room: int = 8192) -> socket.socket:
+def connect(service: Service, room: int = 8192, key: str | None = None) -> socket.socket:
     """A client that asks for an export and has little room for it."""
     client = socket.socket()
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, room)
     client.connect(service.address)
-    key = make_key(service.config)
+    key = key or make_key(service.config)
     client.sendall(f"GET {PATH} HTTP/1.1\r\nHost: here\r\nAuthorization: Bearer {key}\r\n\r\n".encode())
     return client
 
@@ -125,3 +125,29 @@ def test_others_are_answered_while_an_export_runs(service: Service, client: http
             other.get("/users/1").raise_for_status()
             worst = max(worst, time.process_time() - started)
     assert 0 < worst < 0.5
+
+
+def test_an_export_has_an_end(config: Config, sql: Sql) -> None:
+    sql(FILL, 100_000)
+    config = with_settings(config, transfer_timeout=0.5, pool_size=8)
+    key = make_key(config)
+    with Service(config) as service, service.client(key) as client, connect(service, key=key) as slow:
+        slow.recv(1)
+        assert client.head(PATH).status_code == 503
+        wait_for(lambda: client.head(PATH).status_code == 200)
+        assert b'{"id":100000,' not in drain(slow)
+
+
+def test_one_client_has_half_of_the_places(config: Config, sql: Sql) -> None:
+    sql(FILL, 100_000)
+    config = with_settings(config, pool_size=16)  # four exports at a time
+    with Service(config) as service:
+        key, other = make_key(config), make_key(config)
+        with ExitStack() as stack:
+            for _ in range(2):
+                stack.enter_context(connect(service, key=key)).recv(1)
+            with service.client(key) as first, service.client(other) as second:
+                assert problem(first.get(PATH), 503)["type"] == "urn:bareline:problem:overload"
+                assert second.head(PATH).status_code == 200
+        with service.client(key) as first:
+            wait_for(lambda: first.head(PATH).status_code == 200)

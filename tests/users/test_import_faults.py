@@ -188,3 +188,26 @@ def test_memory_stays_flat(client: httpx.Client) -> None:
     found = post(client, body())
     assert (found["created"], found["refused_count"]) == (50_000, 100)
     assert max(most, process.memory_info().rss) - before < 10_000_000
+
+
+def test_an_import_may_have_so_many_bytes_and_no_more(config: Config, sql: Sql) -> None:
+    body = lines(100)
+    config = with_settings(config, max_import=len(body))
+    with Service(config) as service, service.client(make_key(config)) as client:
+        refused = problem(client.post(PATH, content=body + b"\n", headers=NDJSON), 413)
+        assert "nothing was done" in refused["detail"]
+        assert emails(sql) == []
+        assert post(client, body)["created"] == 100
+
+
+def test_an_import_has_an_end(config: Config, sql: Sql) -> None:
+    config = with_settings(config, transfer_timeout=0.3)
+    with Service(config) as service, service.client(make_key(config)) as client:
+        with begin(service, "Content-Length: 10000", lines(1)) as slow:
+            answer = b""
+            while not answer.endswith(b"}"):
+                answer += slow.recv(65_536)
+            assert answer.startswith(b"HTTP/1.1 408 ")
+            assert b"nothing was done" in answer
+        assert post(client, b"")["created"] == 0
+        assert emails(sql) == []
