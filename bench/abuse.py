@@ -256,7 +256,7 @@ ABUSES: dict[str, Abuse] = {
     "many fields": ask_same(lambda key: write_get("/users/1", key, *["a:"] * 16_000)),
     "empty lines": ask_same(lambda key: write_post("/users/import", b"{}\n" * 400_000, NDJSON, key)),
     "nested values": ask_same(nested_values),
-    "large profiles": ask_same(lambda key: write_get("/users?limit=1000&fields=id,profile", key)),
+    "large profiles": ask_same(lambda key: write_get("/users?limit=1000&sort=-id&fields=id,profile", key)),
     "large pages": ask_same(lambda key: write_get("/users?limit=1000", key)),
     "exact counts": ask_same(
         lambda key: write_get("/users?limit=1&is_active=true", key, "Prefer: count=exact")

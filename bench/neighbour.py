@@ -25,7 +25,7 @@ from bench.compare import at, checked_out
 from bench.database import Table, make_table, start_cluster
 from bench.openloop import Generator, InvalidAnswer, percentile
 from bench.processes import CHECKOUT, end, spawn, watched_folder
-from bench.roster import Peer, Server, start
+from bench.roster import REAL_HASH, Peer, Server, start
 from bench.wire import WireError
 from bench.work import Request
 
@@ -148,8 +148,8 @@ def look_beside(server: Server, table: Table, kind: str, connections: int, secon
 
 def measure(peer: Peer, row: Row, table: Table, folder: Path, seconds: float) -> tuple[Seen, Seen]:
     """Return what the neighbour of one row sees: beside the yardstick, and beside the abuse."""
-    environment = {"OPEN_REGISTRATION": "true"} if row.open_registration else {}
-    with start(peer, table, folder, **environment) as server:
+    environment = {"OPEN_REGISTRATION": "true", "SVC_HASH_THREADS": "1"} if row.open_registration else {}
+    with start(peer, table, folder, REAL_HASH, **environment) as server:
         yardstick = look_beside(server, table, YARDSTICK, row.connections, seconds)
         time.sleep(LEAD)
         return yardstick, look_beside(server, table, row.kind, row.connections, seconds)

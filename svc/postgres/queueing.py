@@ -35,8 +35,12 @@ UNBATCHED_CONCURRENCY = 4
 """Pages and look-ups under way at once, of each kind: with 64 that ask on two cores as many a second as
 with ten, and the slowest of a hundred pages took 58 ms instead of 182, of look-ups 114 instead of 251."""
 
-SLOW_CONCURRENCY = 2
-"""Statements under way at once that walk rows because no index finds them: others need cores, too."""
+SLOW_CONCURRENCY = 1
+"""Statements under way at once, of a kind, that walk rows because no index finds them, or move megabytes.
+
+Others need cores, too. On two, with 300,000 users: a read beside 20 clients that count took 8.4 ms (p99) with
+two counts under way and 4.2 with one, where as many point reads give it 3.3 and 4.3 (python -m
+bench.neighbour)."""
 
 MAX_BATCH_SIZE = 256
 

@@ -27,7 +27,7 @@ from svc.users.scopes import READ
 from svc.users.structs import USER_FIELDS, User
 
 BLOCK = 1000
-"""Users that are read at once: 130 KB or so."""
+"""Users that are read at once: 130 KB or so. With 250 an export moves a third less."""
 
 
 class UserBlock(Struct, frozen=True):

@@ -24,6 +24,12 @@ from svc.users.rows import StoredUser
 from svc.users.scopes import READ
 from svc.users.structs import ListUsers, LookUpUsers, User, UserFields, UserPage, UsersFound
 
+PAGE_SIZE = 2**20
+"""Bytes of profiles on a page: it ends with the one that reaches them; the next page goes on behind it."""
+
+BLOCK_SIZES = 4, 32
+"""Users with profiles that are read at once, at first and at most: they may have 256 kB each."""
+
 
 class Position(Struct, frozen=True, forbid_unknown_fields=True):
     """Where a page of a list ends: what its order looks at, of its last user. All null: before the first."""
@@ -73,12 +79,16 @@ class UserLists:
     """The handlers of many users. Pages and look-ups have a statement each, a few of them under way.
 
     What may walk the whole table has a lane of its own: a page whose filter no index finds, an exact count.
+    So has a page with profiles, which may be large.
     """
 
     def __init__(self, queries: UserListQueries, limits: Limits) -> None:
         self._queries = queries
         self._pages: BoundedQueue[ListUsers, list[User]] = queue_each(partial(find_page, queries), limits)
         self._walks: BoundedQueue[ListUsers, list[User]] = queue_slow(partial(find_page, queries), limits)
+        self._profiles: BoundedQueue[ListUsers, list[User]] = queue_slow(
+            partial(find_page_with_profiles, queries), limits
+        )
         self._counts: BoundedQueue[ListUsers, int] = queue_slow(partial(count_exactly, queries), limits)
         self._look_ups: BoundedQueue[LookUpUsers, list[User]] = queue_each(
             lambda asked: find_many(queries, asked), limits
@@ -109,6 +119,8 @@ class UserLists:
         self._lane(asked.query).submit(asked.query, callback)
 
     def _lane(self, query: ListUsers) -> BoundedQueue[ListUsers, list[User]]:
+        if query.wants_profile:
+            return self._profiles
         return self._walks if walks(query) else self._pages
 
     async def _find_by_email(self, query: ListUsers, email: str) -> list[User]:
@@ -146,16 +158,46 @@ def answer_page(
 ) -> Response:
     """Return a page, the way to the next one, and how many there are on all: how counted, the number."""
     query, users = asked.query, page or []
-    list_ = describe_list(query)
-    cursor, lines = end_page(users, query.limit, asked.target, list_, lambda last: find_position(query, last))
+    list_, limit = describe_list(query), find_limit(query, users)
+    cursor, lines = end_page(users, limit, asked.target, list_, lambda last: find_position(query, last))
     if counted:
         lines += f"preference-applied: count={counted[0]}\r\ncontent-range: */{counted[1]}\r\n".encode()
     shown = choose_fields(users, query.fields) if query.fields else users
     return answer(UserPage(shown, cursor, counted[1] if counted else None), lines=lines)
 
 
-async def find_page(users: UserListQueries, query: ListUsers) -> list[User]:
+def find_limit(query: ListUsers, users: list[User]) -> int:
+    """Return how many users a page may have: as many as are asked for, or as many as their profiles let."""
+    size = 0
+    for count, user in enumerate(users if query.wants_profile else (), 1):
+        size += memoryview(user.profile).nbytes if user.profile else 0
+        if size >= PAGE_SIZE:
+            return min(count, query.limit)
+    return query.limit
+
+
+async def find_page_with_profiles(queries: UserListQueries, query: ListUsers) -> list[User]:
+    """Return the same as `find_page`, of a page that its profiles may end: it is read block by block."""
+    size, most = BLOCK_SIZES
+    after = read_position(query.cursor, describe_list(query), Position)
+    users: list[User] = []
+    while (missing := find_limit(query, users) + 1 - len(users)) > 0:
+        block = await find_users(queries, query, after, min(size, missing))
+        users += block
+        if len(block) < min(size, missing):
+            break
+        after, size = find_position(query, block[-1]), min(2 * size, most)
+    return users
+
+
+async def find_page(queries: UserListQueries, query: ListUsers) -> list[User]:
     """Return the page's users, and one more where there is a next page."""
+    after = read_position(query.cursor, describe_list(query), Position)
+    return await find_users(queries, query, after, query.limit + 1)
+
+
+async def find_users(users: UserListQueries, query: ListUsers, after: Position, limit: int) -> list[User]:
+    """Return the first users of a list behind a position."""
     orders = {
         "id": users.list_users_by_id,
         "-id": users.list_users_by_id_desc,
@@ -166,8 +208,8 @@ async def find_page(users: UserListQueries, query: ListUsers) -> list[User]:
     }
     return await orders[query.sort](
         filter=query,
-        after=read_position(query.cursor, describe_list(query), Position),
-        limit=query.limit + 1,
+        after=after,
+        limit=limit,
         with_profile=query.wants_profile,
     )
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from svc.http.paging import write_cursor
 from svc.http.parsing import read_any_query, read_plain_query
-from svc.users.lists import describe_list, find_position
+from svc.users.lists import PAGE_SIZE, describe_list, find_position
 from svc.users.structs import ListUsers, User
 from tests.support import pointers, problem
 
@@ -298,3 +298,38 @@ def test_a_plain_query_is_read_as_any_other_would_be(text: str) -> None:
     query_string = text.encode()
     if (plain := read_plain_query(query_string, ListUsers)) is not None:
         assert read_any_query(query_string, ListUsers) == plain
+
+
+LARGE = """
+    insert into users (email, hashed_password, profile)
+    select n || '@example.com', 'secret', jsonb_build_object('n', repeat('x', case when n %% 7 = 0 then 250000 else 9 end))
+    from generate_series(1, %s) as n
+"""
+
+
+def walk_pages(client: Client, sort: str, limit: int) -> Iterator[list[Object]]:
+    """All pages of users with their profiles, as their links lead from one to the next."""
+    answer = client.get("/users", params={"sort": sort, "limit": limit, "fields": "id,profile"})
+    yield answer.raise_for_status().json()["users"]
+    while "next" in answer.links:
+        answer = client.get(answer.links["next"]["url"]).raise_for_status()
+        yield answer.json()["users"]
+
+
+@pytest.mark.parametrize("sort", SORTS)
+def test_a_page_is_bounded_in_bytes_as_well(client: Client, sql: Sql, sort: str) -> None:
+    """It ends with the profile that reaches the bound; no user is left out, none comes twice."""
+    sql(LARGE, 80)
+    pages = [*walk_pages(client, sort, 1000)]
+    sizes = [[len(user["profile"]["n"]) for user in page] for page in pages]
+    assert [sum(page) >= PAGE_SIZE for page in sizes] == [True, True, False]
+    assert all(sum(page[:-1]) < PAGE_SIZE for page in sizes)
+    ids = [user["id"] for page in pages for user in page]
+    assert sorted(ids) == sorted(id_ for (id_,) in sql("select id from users"))
+    assert ids == [user["id"] for page in walk_pages(client, sort, 7) for user in page]
+
+
+def test_a_page_of_small_profiles_is_as_long_as_it_is_asked_for(client: Client, sql: Sql) -> None:
+    sql(FILL, 200)
+    assert [len(page) for page in walk_pages(client, "id", 90)] == [90, 90, 20]
+    assert [len(page) for page in walk_pages(client, "-id", 100)] == [100, 100]
