@@ -5,6 +5,7 @@ over some connections, each as soon as it is answered, as the plain point reads 
 the others hold on to something: half a head, an export that is hardly read. Whoever is cut off connects anew.
 """
 
+import itertools
 import json
 import random
 import selectors
@@ -172,74 +173,72 @@ def send_next(connection: socket.socket, parts: list[bytes], *, reads: bool) -> 
 
 
 def blanks_in_a_body(key: str) -> bytes:
-    """An address of blanks, on which a pattern may track back."""
+    """Return an address of blanks, on which a pattern may track back."""
     email = " " * 2046 + ">"
     return write_post("/users", json.dumps({"email": email, "password": "long enough"}).encode(), key)
 
 
 def blanks_in_lines(key: str) -> bytes:
-    """The same in each line of an import."""
+    """Return the same in each line of an import."""
     line = json.dumps({"email": " " * 2046 + ">", "password": "long enough"}).encode() + b"\n"
     return write_post("/users/import", line * 100, NDJSON, key)
 
 
 def long_addresses(key: str) -> bytes:
-    """A thousand long addresses that are not in ASCII."""
+    """Return a thousand long addresses that are not in ASCII."""
     labels = ".".join(["äöü" * 6] * 4)
     emails = [f"{'ñ' * 20}{number}@{labels}.com" for number in range(1000)]
     return write_post("/users/lookup", json.dumps({"emails": emails}, ensure_ascii=False).encode(), key)
 
 
 def one_byte_chunks(key: str) -> bytes:
-    """A body in as many chunks as it has bytes."""
+    """Return a body in as many chunks as it has bytes."""
     head = HEAD.format("POST /users/lookup", f"Transfer-Encoding: chunked\r\n{JSON}\r\n{key}\r\n")
     return head.encode() + b"1\r\n \r\n" * (BODY_SIZE - 2) + b"2\r\n{}\r\n0\r\n\r\n"
 
 
 def nested_values(key: str) -> bytes:
-    """A profile of as many values as fit."""
+    """Return a profile of as many values as fit."""
     start, values = b'{"profile": {"a": [', b"[],[],[],[],[],[],[],"
     body = start + values * ((BODY_SIZE - 100) // len(values)) + b"[]]}}"
     return write_post("/users/2", body, key).replace(b"POST", b"PATCH", 1)
 
 
 def unfinished_head(key: str) -> list[bytes]:
-    """All but the end of a head."""
+    """Return all but the end of a head."""
     head = f"GET /users/1 HTTP/1.1\r\nHost: h\r\n{key}\r\n".encode()
     return [head + b"a: " + b"x" * (HEAD_SIZE - len(head) - 100), *[b"x"] * 90]
 
 
 def unfinished_body(key: str) -> list[bytes]:
-    """All but the end of a body."""
+    """Return all but the end of a body."""
     return [write_post("/users", b" " * (BODY_SIZE - 200), key, size=BODY_SIZE), *[b" "] * 190]
 
 
 def slow_export(key: str) -> list[bytes]:
-    """An export that is hardly read."""
+    """Return an export that is hardly read."""
     return [write_get("/users/export", key)]
 
 
 def slow_import(key: str) -> list[bytes]:
-    """An import that hardly comes in."""
+    """Return an import that hardly comes in."""
     return [write_post("/users/import", b"", NDJSON, key, size=10**6), *[b"\n"] * 10_000]
 
 
 def endless_body(task: Task) -> Callable[[], bytes]:
-    """A large body that nobody asked for."""
+    """Return a large body that nobody asked for."""
     raw = write_post("/nowhere", b"x" * 200_000_000)
     return lambda: raw
 
 
 def registrations(task: Task) -> Callable[[], bytes]:
-    """New users, whose passwords are hashed, without a key."""
-    tag = random.randrange(10**9)
+    """Return new users, whose passwords are hashed, without a key."""
+    tag, numbers = random.randrange(10**9), itertools.count()
 
     def make() -> bytes:
-        make.count += 1  # type: ignore[attr-defined]
-        email = f"abuse-{tag}-{make.count}@example.com"  # type: ignore[attr-defined]
+        email = f"abuse-{tag}-{next(numbers)}@example.com"
         return write_post("/users", json.dumps({"email": email, "password": "long enough"}).encode())
 
-    make.count = 0  # type: ignore[attr-defined]
     return make
 
 

@@ -1,9 +1,9 @@
-"""What one client does to the others: `python -m bench.neighbour [--before REV] [--abuses a,b] [--seconds N]`.
+"""What one client does to the others: `python -m bench.neighbour [--before REV] [--abuses A,B]`.
 
 A neighbour reads a user each 20 ms, on some connections of its own, while another client does something
 (bench/abuse.py). Each row is one service, started for it: first the neighbour beside as many connections of
-plain point reads, the yardstick; then beside the abuse. A latency counts from the moment at which the read was
-due, so a stall counts in full. Memory is that of the service, at its largest, over what it was before.
+plain point reads, the yardstick; then beside the abuse. A latency counts from the moment at which the read
+was due, so a stall counts in full. Memory is that of the service, at its largest, over what it was before.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from bench.openloop import Generator, InvalidAnswer, percentile
 from bench.processes import CHECKOUT, end, spawn, watched_folder
 from bench.roster import REAL_HASH, Peer, Server, start
 from bench.wire import WireError
-from bench.work import Request
+from bench.work import Request, check_user
 
 INTERVAL = 0.02
 """Seconds between two reads of the neighbour."""
@@ -94,7 +94,7 @@ def watch(port: int, token: str, seconds: float) -> tuple[list[float], str]:
     """Read a user each INTERVAL; return the latencies in seconds, and why it ended early, if it did."""
     raw = write_get("/users/1", f"Authorization: Bearer {token}")
     count = int(seconds / INTERVAL)
-    generator = Generator(port, [Request(raw, 1)] * count, 1 / INTERVAL, CONNECTIONS)
+    generator = Generator(port, [Request(raw, check_user, 1)] * count, 1 / INTERVAL, CONNECTIONS)
     try:
         generator.run()
     except (InvalidAnswer, WireError, OSError) as error:

@@ -20,8 +20,8 @@ from svc.config import VARIABLES, Config, ConfigError, DatabaseUrl, load
 from svc.embedded import EmbeddedError, EmbeddedServer
 from svc.http.resource import CommandError, Outline, Resource, read_positive
 from svc.http.wiring import WiringError
+from svc.migrations import MigrationError, migrate, read_status, rollback
 from svc.postgres.errors import DRIVER_ERRORS, DatabaseError
-from svc.postgres.migrations import MigrationError, migrate, read_status, rollback
 from svc.postgres.statements import QueryError
 
 KNOWN_ERRORS = (
@@ -176,7 +176,7 @@ def run_serve(config: Config, options: argparse.Namespace) -> int:
     try:
         return serve(
             partial(create_app, config), options.host, options.port, database=used, greet=greet,
-            workers=options.workers, reload=options.reload,
+            workers=options.workers, reload=options.reload, keep_alive=config.keep_alive,
         )  # fmt: skip
     except ServeError as error:
         return fail(str(error))

@@ -102,6 +102,12 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
         ),
     ] = 20.0
     max_body: Annotated[int, Meta(ge=1024, le=2**30, description="Bytes a request's body may have")] = 262_144
+    allowed_hosts: Annotated[
+        str, Meta(description="Hosts that are served, with commas between them; none: any")
+    ] = ""
+    keep_alive: Annotated[
+        int, Meta(ge=1, le=3600, description="Seconds that a connection may be idle between two requests")
+    ] = 75
     max_connections: Annotated[
         int,
         Meta(

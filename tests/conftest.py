@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, settings
 from svc import health
 from svc.config import Config, DatabaseUrl
 from svc.embedded import EmbeddedServer
-from svc.postgres.migrations import migrate
+from svc.migrations import migrate
 from tests.support import NUMBERS, QUICK, TEMPLATE, Service, at, command_line, make_config, make_key
 from tests.support.databases import Databases
 from tests.support.statuses import undeclared, watch_statuses

@@ -16,7 +16,7 @@ from svc.app import build_resources
 from svc.config import Config, DatabaseUrl
 from svc.embedded import EmbeddedServer
 from svc.http.resource import Outline
-from svc.postgres.migrations import read_files
+from svc.migrations import read_files
 from tests.support import RESOURCES, problem
 from tests.support.command_line import Cli, Served, end_server
 from tests.support.waiting import wait_for

@@ -44,6 +44,8 @@ def test_every_setting_has_a_variable_and_is_read_from_it() -> None:
         "SVC_REQUEST_TIMEOUT": "3.5",
         "SVC_LOG_ERRORS": "full",
         "SVC_MAX_BODY": "2048",
+        "SVC_ALLOWED_HOSTS": "a.example,b.example",
+        "SVC_KEEP_ALIVE": "20",
         "SVC_MAX_CONNECTIONS": "50",
         "SVC_MAX_HELD": "2000000",
         "SVC_MAX_IMPORT": "5000000",

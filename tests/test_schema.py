@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from svc.config import DatabaseUrl, find_folder
-from svc.postgres.migrations import migrate, rollback
+from svc.migrations import migrate, rollback
 from tests.support import CONSTRAINTS, make_config
 from tests.support.schemas import read_schema
 
@@ -51,7 +51,7 @@ def test_every_migration_goes_there_and_back_and_there_again(
 ) -> None:
     empty = make_config(empty_url)
     folder = shutil.copytree(find_folder("migrations"), tmp_path / "migrations")
-    monkeypatch.setattr("svc.postgres.migrations.find_folder", lambda _: folder)
+    monkeypatch.setattr("svc.migrations.find_folder", lambda _: folder)
     files = sorted(path for path in folder.iterdir() if not path.name.endswith(".rollback.sql"))
     for path in files:
         path.rename(path.with_suffix(".later"))

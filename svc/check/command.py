@@ -23,9 +23,9 @@ from svc.config import Config, DatabaseUrl
 from svc.embedded import EmbeddedServer
 from svc.http.resource import MACHINERY, Resource, collect_queries
 from svc.http.wiring import Mistake, find_mistakes
+from svc.migrations import migrate, read_files
 from svc.postgres.catalog import CatalogQueries
 from svc.postgres.mapping import find_struct, is_struct
-from svc.postgres.migrations import migrate, read_files
 from svc.postgres.proven import PROVEN, Snapshot, Written, compare, read_snapshot, read_written
 from svc.postgres.queries import Signature
 from svc.postgres.statements import Query

@@ -11,8 +11,8 @@ import asyncpg
 from svc.check.findings import Finding, find, find_position
 from svc.check.scratch import ScratchConnection, connect
 from svc.config import CHECKOUT, Config
+from svc.migrations import read_files, rollback
 from svc.postgres.catalog import CatalogQueries
-from svc.postgres.migrations import read_files, rollback
 from svc.postgres.proven import Written, compare, decode_written, read_snapshot
 from svc.postgres.statements import Query, read_queries
 

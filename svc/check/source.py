@@ -16,7 +16,7 @@ DRIVER = {
     "postgres/connection.py": "opens connections and runs queries of the contract",
     "postgres/pool.py": "knows the driver's exceptions, as it lends connections",
     "postgres/errors.py": "translates the driver's exceptions",
-    "postgres/migrations.py": "hands the migrations to yoyo, which runs them through psycopg",
+    "migrations.py": "hands the migrations to yoyo, which runs them through psycopg",
     "check/prove.py": "prepares queries",
     "check/schema.py": "has statements analysed",
     "check/laboratory.py": "fills scratch tables",

@@ -13,7 +13,7 @@ from svc.http.answers import answer
 from svc.http.operations import Operation
 from svc.http.problems import FieldError, Problem
 from svc.http.resource import Resource, Service
-from svc.postgres.migrations import MigrationQueries, list_migrations
+from svc.migrations import MigrationQueries, list_migrations
 from svc.postgres.queries import Queries
 
 PROBE_INTERVAL = 1.0

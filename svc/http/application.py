@@ -48,7 +48,9 @@ def make_app(service: Service, resources: Sequence[Resource], proven: Proven | N
     state = {
         "max_body": config.max_body,
         "load": Load(find_max_connections(config.max_connections, config.pool_size), config.max_held),
-        "receive_limits": ReceiveLimits(config.max_head, config.max_body, config.request_timeout),
+        "receive_limits": ReceiveLimits(
+            config.max_head, config.max_body, config.request_timeout, read_hosts(config.allowed_hosts)
+        ),
         "fast_path": make_fast_path(operations, authenticator, errors, service),
     }
 
@@ -97,7 +99,14 @@ def make_fast_path(
     """Return the fast path of the operations; None where it is turned off."""
     if not service.config.short_cut:
         return None
-    return FastPath(operations, authenticator, errors, log_requests=service.config.log_requests)
+    config = service.config
+    hosts = read_hosts(config.allowed_hosts)
+    return FastPath(operations, authenticator, errors, log_requests=config.log_requests, hosts=hosts)
+
+
+def read_hosts(text: str) -> frozenset[bytes]:
+    """Return the hosts that are named, without their ports."""
+    return frozenset(name.strip().lower().encode() for name in text.split(",") if name.strip())
 
 
 async def warm(service: Service) -> None:

@@ -17,9 +17,11 @@ from starlette.responses import Response
 from svc.http.answers import JsonResponse
 from svc.http.authentication import Authenticator
 from svc.http.headers import make_request_id, parse_bearer, parse_request_id
+from svc.http.heads import check_head
 from svc.http.logs import log_request
 from svc.http.middleware import ErrorHandler
 from svc.http.operations import FastRoute, Operation
+from svc.http.problems import Problem
 from svc.http.protocol import FAST, IDLE, MAX_FIELDS, GuardedProtocol
 from svc.http.transport import frame, join_lines
 from svc.postgres.errors import OverloadedError
@@ -80,7 +82,9 @@ class FastPath:
         errors: ErrorHandler,
         *,
         log_requests: bool,
+        hosts: frozenset[bytes] = frozenset(),
     ) -> None:
+        self._hosts = hosts
         self._by_id: dict[bytes, ScopedRoute] = {}
         self._by_query: dict[bytes, ScopedRoute] = {}
         for operation in operations:
@@ -129,7 +133,12 @@ class FastPath:
         if not HEAD.fullmatch(lines) or lines.count(b"\n") > MAX_FIELDS + 2:
             return None
         headers = [line.split(b":", 1) for line in lines[:-4].split(b"\r\n")[1:]]
-        head = read_headers([(name.lower(), value.lstrip()) for name, value in headers])  # as the parser does
+        fields = [(name.lower(), value.lstrip()) for name, value in headers]  # as the parser has them
+        try:
+            check_head(b"", "1.1", fields, self._hosts)
+        except Problem:
+            return None
+        head = read_headers(fields)
         if head and head.request_id is None:
             if len(self._heads) >= self.MOST_HEADS:
                 self._heads.clear()

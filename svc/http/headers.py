@@ -30,7 +30,8 @@ def format_etag(version: int) -> str:
 
 
 ETAG = r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"'
-ETAGS = re.compile(rf"\s*{ETAG}(?:\s*,\s*{ETAG})*\s*")
+ETAGS = re.compile(rf"[\s,]*{ETAG}(?:\s*,[\s,]*{ETAG})*[\s,]*")
+"""A list of entity tags; an element may be empty (RFC 9110, 5.6.1)."""
 
 
 def read_etags(request: Request, name: str) -> list[str] | None:
@@ -52,7 +53,12 @@ def matches_if_none_match(request: Request, version: int) -> bool:
 
 
 def read_if_match(request: Request) -> list[int] | None:
-    """Return the versions that If-Match lets pass, None for any; weak tags never match (RFC 9110, 13.1.1)."""
+    """Return the versions that If-Match lets pass, None for any; weak tags never match (RFC 9110, 13.1.1).
+
+    `If-None-Match: *` lets none pass (13.1.2).
+    """
+    if read_etags(request, "if-none-match") == ["*"]:
+        return []
     tags = read_etags(request, "if-match")
     if tags is None or "*" in tags:
         return None
@@ -78,7 +84,8 @@ def read_preference(request: Request) -> str | None:
 def choose_media_type(request: Request, offered: Sequence[str]) -> str | None:
     """Return what Accept likes best (RFC 9110, 12.5.1), the first of equals; None where it allows none."""
     qualities: dict[str, float] = {}
-    for part in ",".join(request.headers.getlist("accept") or ["*/*"]).lower().split(","):
+    accepted = ",".join(request.headers.getlist("accept")).strip(", \t") or "*/*"  # empty, it is anything
+    for part in accepted.lower().split(","):
         media_type, *parameters = [word.strip() for word in part.split(";")]
         quality = next((word[2:] for word in parameters if word.startswith("q=")), "1")
         qualities[media_type] = float(quality) if QUALITY.fullmatch(quality) else 0
@@ -103,7 +110,10 @@ def read_idempotency_key(request: Request, body: list[object]) -> IdempotencyKey
 
     draft-ietf-httpapi-idempotency-key-header; the quotes that it asks for may be left out.
     """
-    key = read_header(request, b"idempotency-key").strip('"')
+    lines = request.headers.getlist("idempotency-key")
+    if len(lines) > 1:
+        raise Problem(400, "Expected one Idempotency-Key", code="malformed")
+    key = "".join(lines).strip().strip('"')
     if not key:
         return None
     if len(key) > 255:

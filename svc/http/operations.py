@@ -9,6 +9,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from svc.http.authentication import Authenticator
+from svc.http.heads import METHODS, OPTIONS_ALL, not_implemented
 from svc.http.problems import Problem
 
 K = TypeVar("K")
@@ -55,6 +56,7 @@ class Operation(Struct, frozen=True):
         """Return every status that it can give, as far as the request reaches it."""
         found = {*self.answers, *self.problems, 500, 503}
         found |= {401, 403} if self.scope else set()
+        found |= {412} if 304 in self.answers else set()
         found |= {404} if "{" in self.path else set()
         found |= {400, 422} if self.query or self.body else set()
         found |= {413, 415} if self.body else set()
@@ -83,8 +85,8 @@ class Endpoint:
             raise Problem(404, NOTHING_HERE)
         operation = self.operations.get(scope["method"])
         if operation is None:
-            allowed = ", ".join(sorted(self.operations))
-            raise Problem(405, f"Only {allowed}", headers={"Allow": allowed})
+            await answer_other_method([*self.operations], scope, receive, send)
+            return
         request = Request(scope, receive, send)
         if operation.scope and self._authenticator:
             await self._authenticator.authorize(request, operation.scope)
@@ -95,6 +97,18 @@ class Endpoint:
 NOTHING_HERE = "There is nothing at this path"
 
 
+async def answer_other_method(allowed: Sequence[str], scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer OPTIONS with what is allowed (RFC 9110, 9.3.7). Raises Problem: 501, or 405 for the others."""
+    allow = {"Allow": ", ".join(sorted({*allowed, "OPTIONS"}))}
+    if scope["method"] not in METHODS:
+        raise not_implemented("This method is not known here")
+    if scope["method"] != "OPTIONS":
+        raise Problem(405, f"Only {allow['Allow']}", headers=allow)
+    await Response(status_code=204, headers=allow)(scope, receive, send)
+
+
 async def not_found(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer for a path that is no route."""
-    raise Problem(404, NOTHING_HERE)
+    """Answer for a path that is no route; `OPTIONS *` is of the service as a whole. Raises Problem."""
+    if scope["raw_path"] != OPTIONS_ALL or scope["method"] != "OPTIONS":
+        raise Problem(404, NOTHING_HERE)
+    await answer_other_method(["GET", "HEAD", "POST", "PATCH", "DELETE"], scope, receive, send)

@@ -55,7 +55,9 @@ async def parse_aside(parse: Callable[..., T], *given: object) -> T:
 
 
 def check_media_type(request: Request, media_types: Sequence[str]) -> None:
-    """Check it. Raises Problem 415 where the body is of another type."""
+    """Check it. Raises Problem 415 where the body is of another type, or in a coding (RFC 9110, 8.4)."""
+    if read_header(request, b"content-encoding").strip().lower() not in ("", "identity"):
+        raise Problem(415, "No coding of a body is decoded", headers={"Accept-Encoding": "identity"})
     media_type = read_header(request, b"content-type").partition(";")[0].strip().lower()
     if media_type not in media_types:
         accept = "Accept-Patch" if request.method == "PATCH" else "Accept-Post"

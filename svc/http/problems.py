@@ -20,6 +20,9 @@ from svc.postgres.errors import (
     UnreachableError,
 )
 
+TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}
+"""Where RFC 9110 has other words than Python before 3.13."""
+
 
 class FieldError(Struct, frozen=True):
     """One failing field: a JSON pointer as a URI fragment (`#/email`) or a query parameter (`?limit`)."""
@@ -65,7 +68,7 @@ class Problem(Exception):
         """Return the body for the client."""
         return ProblemDocument(
             type=f"urn:bareline:problem:{self.code}" if self.code else "about:blank",
-            title=HTTPStatus(self.status).phrase,
+            title=TITLES.get(self.status) or HTTPStatus(self.status).phrase,
             status=self.status,
             detail=self.detail,
             request_id=request_id,

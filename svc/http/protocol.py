@@ -51,6 +51,16 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from svc.http.answers import answer_problem
 from svc.http.headers import make_request_id
+from svc.http.heads import (
+    OPTIONS_ALL,
+    check_head,
+    explain,
+    is_begun,
+    malformed,
+    measure_body,
+    read_as_1_1,
+    unquote_path,
+)
 from svc.http.load import Load
 from svc.http.problems import Problem, unavailable
 from svc.http.transport import Cycle, CycleTransport, Flow, frame, join_lines
@@ -87,6 +97,9 @@ LARGE = 16_384
 
 DRAIN_SIZE = 65_536
 """Bytes of a body that are read and dropped after its answer, to keep the connection."""
+
+LAST_LOOK = 0.001
+"""Seconds between the end of an idle connection's time and its end."""
 
 FEED_SIZE = 4096
 MAX_TURN = 0.001
@@ -151,11 +164,7 @@ class ReceiveLimits(Struct, frozen=True):
     head: int
     body: int
     seconds: float
-
-
-def malformed(detail: str) -> Problem:
-    """Make the refusal of what breaks the rules of HTTP."""
-    return Problem(400, detail, code="malformed")
+    hosts: frozenset[bytes] = frozenset()
 
 
 class GuardedProtocol(HttpToolsProtocol):
@@ -176,7 +185,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._limits: ReceiveLimits = self.app_state["receive_limits"]
         self._load: Load = self.app_state["load"]
         self._cycle_transport = CycleTransport(transport, self._end, self._is_far_from_whole)
-        self._input = self._line = self._tail = b""
+        self._input = self._line = self._tail = self._start = b""
         self._at = self._size = self._left = self._body_size = self._lines = self._drained = 0
         self._began = self._last_used = self._paused_at = self._paused_for = 0.0
         self._refusal: Problem | None = None
@@ -287,7 +296,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._at < len(self._input):
             self._state = HEAD
             self._began = self.loop.time()
-            self._tail = b""
+            self._tail = self._start = b""
             self._size = self._body_size = self._lines = self._drained = 0
             self._receive_head()
 
@@ -319,8 +328,17 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._lines > MAX_FIELDS + 2:  # the request line, and the empty one
             detail = f"A request may have {MAX_FIELDS} header fields"
             self._refuse(Problem(431, detail, code="head-too-large"))
-        else:
-            self._feed(piece)
+            return
+        if b"\n" not in self._start:
+            self._start += piece
+            if is_begun(self._start):
+                return
+            try:
+                self._start = piece = read_as_1_1(self._start)
+            except Problem as problem:
+                self._refuse(problem)
+                return
+        self._feed(piece)
 
     def _receive_whole_chunks(self) -> bool:
         """Feed chunks that are all there together: cut one by one, small ones take five times as long."""
@@ -408,23 +426,30 @@ class GuardedProtocol(HttpToolsProtocol):
         except httptools.HttpParserUpgrade:
             pass  # nothing is upgraded (RFC 9110, 7.8), and a head was fed to its end
         except httptools.HttpParserError:
-            self._refuse(self._refusal or malformed("This is not HTTP/1.1"))
+            self._refuse(self._refusal or explain(self._start, self.headers))
 
     def on_headers_complete(self) -> None:
         """Start the app, and see what follows the head. Raises what ends the parsing."""
-        chunked, length = False, 0
-        for name, value in self.headers:
-            if name == b"transfer-encoding":
-                chunked = True  # or the parser had refused it
-            elif name == b"content-length":
-                length = int(value)
+        version = self.parser.get_http_version()
+        chunked, length = measure_body(self.headers)
         has_body = chunked or length > 0
-        if has_body and self.parser.should_upgrade():  # the parser does not see the body
-            self._refusal = malformed("A request that asks for an upgrade may have no body")
-            raise self._refusal
-        if self.expect_100_continue and (not has_body or self.parser.get_http_version() == "1.0"):
+        try:
+            check_head(self.url, version, self.headers, self._limits.hosts)
+            if has_body and self.parser.should_upgrade():  # the parser does not see the body
+                raise malformed("A request that asks for an upgrade may have no body")
+        except Problem as problem:
+            self._refusal = problem
+            raise
+        if self.url == b"*":
+            self.url = OPTIONS_ALL
+        if self.expect_100_continue and (not has_body or version == "1.0"):
             self.expect_100_continue = False  # RFC 9110, 10.1.1
         super().on_headers_complete()
+        if version == "1.0":
+            cast("Cycle", self.cycle).version = version
+            self.cycle.keep_alive = self.parser.should_keep_alive()
+        if b"%2" in self.url:
+            self.scope["path"] = unquote_path(self.scope["raw_path"])
         if has_body:
             self._state = CHUNK_LINE if chunked else BODY
             self._left, self._size, self._line = length, 0, b""
@@ -491,8 +516,16 @@ class GuardedProtocol(HttpToolsProtocol):
             self._arm_keep_alive(self.timeout_keep_alive)
         elif self._last_used and (rest := self._last_used + self.timeout_keep_alive - self.loop.time()) > 0:
             self._arm_keep_alive(rest)
-        else:
+        else:  # what the network has brought already is read before this: it is no idle connection
+            self._unset_keepalive_if_required()
+            self.timeout_keep_alive_task = self.loop.call_later(LAST_LOOK, self._close_idle, self._last_used)
+
+    def _close_idle(self, last_used: float) -> None:
+        """Close a connection, unless something came in since it was looked at."""
+        if self._state is IDLE and last_used == self._last_used:
             self._close()
+        else:
+            self._arm_keep_alive(self.timeout_keep_alive)
 
     def _arm_keep_alive(self, seconds: float) -> None:
         self._unset_keepalive_if_required()

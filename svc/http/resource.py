@@ -17,8 +17,8 @@ from svc.config import Config
 from svc.http.authentication import Authenticator
 from svc.http.operations import Operation
 from svc.http.problems import OURS, Constraints
+from svc.migrations import MigrationQueries
 from svc.postgres.catalog import CatalogQueries
-from svc.postgres.migrations import MigrationQueries
 from svc.postgres.pool import Database
 from svc.postgres.proven import Watch
 from svc.postgres.queries import Queries, Signature

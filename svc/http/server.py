@@ -41,6 +41,7 @@ def serve(
     greet: Callable[[str], str] | None = None,
     workers: int = 1,
     reload: bool = False,
+    keep_alive: int = 75,
 ) -> int:
     """Run until a signal ends it; the exit code is 1 where it could not start. Raises ServeError.
 
@@ -52,10 +53,10 @@ def serve(
     if greet and (greeting := greet(address)):
         print(greeting, flush=True)
     if reload:
-        settings = configure(make_app, reload=True)
+        settings = configure(make_app, reload=True, keep_alive=keep_alive)
         SourceReload(settings, uvicorn.Server(settings).run, [listener]).run()
         return 0
-    settings = configure(make_app, workers)
+    settings = configure(make_app, workers, keep_alive=keep_alive)
     if workers > 1:
         Multiprocess(settings, [listener]).run()
         return 0
@@ -120,7 +121,9 @@ def find_protocol() -> type[asyncio.Protocol] | str:
     return FastProtocol
 
 
-def configure(make_app: MakeApp, workers: int = 1, *, reload: bool = False) -> uvicorn.Config:
+def configure(
+    make_app: MakeApp, workers: int = 1, *, reload: bool = False, keep_alive: int = 75
+) -> uvicorn.Config:
     """Return uvicorn's settings. Its access log and its proxy headers are worth 1.5× on small answers."""
     alone = workers == 1 and not reload
     return uvicorn.Config(
@@ -136,5 +139,6 @@ def configure(make_app: MakeApp, workers: int = 1, *, reload: bool = False) -> u
         access_log=False,
         proxy_headers=False,
         server_header=False,
+        timeout_keep_alive=keep_alive,
         timeout_graceful_shutdown=SHUTDOWN_TIMEOUT,
     )

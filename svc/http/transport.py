@@ -13,6 +13,10 @@ from uvicorn._types import (
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
+from svc.http.answers import answer_problem
+from svc.http.headers import take_request_id
+from svc.http.problems import Problem
+
 CLOSING = b"connection: close\r\n"
 
 
@@ -67,6 +71,8 @@ class Cycle(RequestResponseCycle):
     expressions on each header.
     """
 
+    version = "1.1"
+    _unsized = False
     _start: HTTPResponseStartEvent | None = None
     _refuse: Callable[[], None] | None = None
 
@@ -95,18 +101,53 @@ class Cycle(RequestResponseCycle):
             wasted = cast("CycleTransport", self.transport).is_wasted()
             if wasted or self.waiting_for_100_continue:  # a client that goes on without its body is misread
                 self.keep_alive = False
+            if self.version == "1.0":
+                self._begin_1_0(message)
             self._start = message
             return
         start, self._start = self._start, None
         if start is None:
-            await super().send(message)
+            await self._send_part(cast("HTTPResponseBodyEvent", message))
         elif self._is_whole(start, body := cast("HTTPResponseBodyEvent", message)):
             if self.flow.write_paused and not self.disconnected:
                 await self.flow.drain()
             self._send_whole(start, body.get("body", b""))
         else:
             await super().send(start)
-            await super().send(message)
+            await self._send_part(cast("HTTPResponseBodyEvent", message))
+
+    async def send_500_response(self) -> None:
+        """Answer where the app was stopped: the service ends, and its time to end is over."""
+        retry = {"Retry-After": "1"}
+        if self.more_body or self.scope["method"] in ("GET", "HEAD", "OPTIONS"):
+            detail = "The service is stopping; nothing was done"
+            problem = Problem(503, detail, code="stopping", headers=retry)
+        else:
+            detail = "The service is stopping; the change may have been made, or may not"
+            problem = Problem(503, detail, code="outcome-unknown", headers=retry)
+        request_id = take_request_id([*self.scope["headers"]])
+        response = answer_problem(problem, request_id)
+        headers = [*response.raw_headers, (b"x-request-id", request_id), (b"connection", b"close")]
+        await self.send({"type": "http.response.start", "status": 503, "headers": headers})
+        await self.send({"type": "http.response.body", "body": bytes(response.body), "more_body": False})
+
+    async def _send_part(self, message: HTTPResponseBodyEvent) -> None:
+        """Send a part of a body. Of one without a length, each part is as long as uvicorn expects."""
+        if self._unsized:
+            self.expected_content_length = len(message.get("body", b""))
+        await super().send(message)
+
+    def _begin_1_0(self, start: HTTPResponseStartEvent) -> None:
+        """Answer a client of HTTP/1.0: no chunks, so what has no length ends with the connection.
+
+        To keep it is said, or the client waits for its end (RFC 9112, C.2.2).
+        """
+        headers = [*start.get("headers", ())]
+        sized = any(name == b"content-length" for name, _ in headers)
+        if not sized and start["status"] not in (204, 304) and self.scope["method"] != "HEAD":
+            self.keep_alive, self.chunked_encoding, self._unsized = False, False, True
+        if self.keep_alive:
+            start["headers"] = [*headers, (b"connection", b"keep-alive")]
 
     def _is_whole(self, start: HTTPResponseStartEvent, body: HTTPResponseBodyEvent) -> bool:
         """Tell a good answer with all of its body; what refuses may ask for more than a write."""

@@ -14,7 +14,7 @@ from argon2.low_level import Type, hash_secret
 
 from svc.config import Config
 from svc.http.resource import Command, CommandError, Resource, Service, read_positive
-from svc.postgres.migrations import MigrationQueries, list_migrations
+from svc.migrations import MigrationQueries, list_migrations
 from svc.postgres.pool import Database
 from svc.postgres.queries import Queries
 

@@ -150,7 +150,7 @@ def make_many_mistakes(checkout: Path) -> Ran:
     deleting = "def delete_user(self, *, id: int"
     edit(checkout / "svc/users/handlers.py", f"{deleting}, versions: list[int] | None)", f"{deleting})")
     edit(checkout / "svc/users/handlers.py", "    user_id: int\n", "    user_id: int | None\n")
-    edit(checkout / "svc/postgres/migrations.py", "    checksum: str\n\n", "    checksum: bytes\n\n")
+    edit(checkout / "svc/migrations.py", "    checksum: str\n\n", "    checksum: bytes\n\n")
     append(checkout / "svc/extra.py", "import asyncpg")
     lose_a_mark(checkout)
     change_a_default(checkout)

@@ -9,7 +9,7 @@ import pytest
 from bench.figures import lines_of
 from svc.check.command import find_structs, read_pairs
 from svc.http.problems import STATUSES
-from svc.postgres.migrations import read_files
+from svc.migrations import read_files
 from tests.support import CHECKOUT, CONSTRAINTS, RESOURCES
 from tests.support.broken_rules import BROKEN
 

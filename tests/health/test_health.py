@@ -11,7 +11,7 @@ import pytest
 
 from svc import health
 from svc.config import Config, DatabaseUrl
-from svc.postgres.migrations import migrate
+from svc.migrations import migrate
 from svc.postgres.proven import Difference, Watch
 from tests.support import Service, at, make_key, problem, with_settings
 from tests.support.waiting import wait_for

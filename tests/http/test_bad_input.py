@@ -100,9 +100,9 @@ ODD_IDS = """0 -1 01 1.0 1e0 +1 1,2 1;x x null %D9%A3 %00 1%00 1%0A 1%20 %FF %ED
 ODD_PATHS = """/ // /nope /things/ /things/1/ //things /things//1 /Things /%00 /things%00 /things%0A
 /things/1%0A /things/1/2 /. /things/%2E%2E/things /WIDE"""
 NO_METHODS = [
-    ("/things", "GET HEAD POST", "PUT PATCH DELETE TRACE PROPFIND"),
-    ("/things/2", "DELETE GET HEAD PATCH", "PUT POST TRACE PROPFIND"),
-    ("/things/01", "DELETE GET HEAD PATCH", "PUT"),
+    ("/things", "GET HEAD OPTIONS POST", "PUT PATCH DELETE TRACE"),
+    ("/things/2", "DELETE GET HEAD OPTIONS PATCH", "PUT POST TRACE"),
+    ("/things/01", "DELETE GET HEAD OPTIONS PATCH", "PUT"),
 ]
 TWICE = ("limit=1&limit=2", "limit=1&limit=1", "sort=id&limit=1&sort=name", "=&=", "%00=1&%00=1")
 
@@ -218,6 +218,9 @@ def test_a_method_that_is_not_there_is_told_all_that_are(client: httpx.Client, t
             response = client.request(method, path)
             problem(response, 405)
             assert sorted(response.headers["Allow"].split(", ")) == allowed.split(), path
+        options = client.options(path)
+        assert (options.status_code, sorted(options.headers["Allow"].split(", "))) == (204, allowed.split())
+        problem(client.request("PROPFIND", path), 501)
     assert client.get("/things").json()["things"] == things
 
 

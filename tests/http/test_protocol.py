@@ -101,7 +101,9 @@ def test_a_head_that_is_too_large_is_refused(
 ) -> None:
     start, more = TOO_LARGE[name]
     with Wire(service) as wire:
-        wire.send(start.replace(b"Host: x", ground.bearer.encode()), *[more] * 100, pause=pause)
+        wire.send(
+            start.replace(b"Host: x", f"Host: x\r\n{ground.bearer}".encode()), *[more] * 100, pause=pause
+        )
         *_, answer = wire.read_all().split(b"HTTP/1.1 ")
     check_refusal(b"HTTP/1.1 " + answer, 431, "head-too-large")
 

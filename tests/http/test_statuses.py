@@ -116,4 +116,4 @@ def test_the_statuses_of_an_operation_follow_from_what_it_takes(
 ) -> None:
     handler = build(Parts(config)).operations[0].handler
     plain = Operation("GET", "/things", handler, {200: Thing, 304: None})
-    assert replace(plain, **changes).statuses == {200, 304} | OF_ALL | statuses
+    assert replace(plain, **changes).statuses == {200, 304, 412} | OF_ALL | statuses

@@ -13,8 +13,8 @@ import pytest
 
 from svc.config import Config
 from svc.embedded import EmbeddedServer
+from svc.migrations import migrate
 from svc.postgres.errors import OutcomeUnknownError
-from svc.postgres.migrations import migrate
 from svc.postgres.queueing import CONCURRENCY
 from tests.support import make_config
 from tests.support.gates import Gate, LossyGate

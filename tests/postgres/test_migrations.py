@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from svc.config import Config, DatabaseUrl, find_folder
-from svc.postgres.migrations import MigrationError, migrate, read_files, read_status, rollback, run_yoyo
+from svc.migrations import MigrationError, migrate, read_files, read_status, rollback, run_yoyo
 from tests.support import CHECKOUT, make_config, with_settings
 from tests.support.schemas import count_tables, read_schema
 from tests.support.things import TABLE
@@ -37,7 +37,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         shutil.copy(find_folder("migrations") / name, folder)
     add(folder, "0002_create_things", TABLE, "drop table things;")
     add(folder, "0003_create_colours", CREATE_COLOURS, "drop table colours;")
-    monkeypatch.setattr("svc.postgres.migrations.find_folder", lambda _: folder)
+    monkeypatch.setattr("svc.migrations.find_folder", lambda _: folder)
     return folder
 
 
@@ -182,7 +182,7 @@ def test_a_run_that_dies_between_yoyo_and_its_checksum_is_mended_by_the_next(
     if run is migrate:
         asyncio.run(rollback(empty, 1))
     with monkeypatch.context() as patch:
-        patch.setattr("svc.postgres.migrations.run_yoyo", die_after_yoyo)
+        patch.setattr("svc.migrations.run_yoyo", die_after_yoyo)
         with pytest.raises(KeyboardInterrupt):
             asyncio.run(run(empty))
     assert asyncio.run(migrate(empty)) == names[-1:]
@@ -226,7 +226,7 @@ def test_migrations_are_applied_from_a_folder_of_any_name(
     empty: Config, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     odd = folder.rename(folder.with_name("it's [1] * of? 100%"))
-    monkeypatch.setattr("svc.postgres.migrations.find_folder", lambda _: odd)
+    monkeypatch.setattr("svc.migrations.find_folder", lambda _: odd)
     asyncio.run(migrate(empty))
     assert count_tables(empty, "things") == 1
 

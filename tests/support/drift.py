@@ -24,8 +24,8 @@ from svc.check.scratch import connect
 from svc.check.types import split_optional
 from svc.config import DatabaseUrl
 from svc.embedded import EmbeddedServer
+from svc.migrations import migrate
 from svc.postgres.mapping import is_struct
-from svc.postgres.migrations import migrate
 from svc.postgres.proven import compare, read_written
 from tests.support import RESOURCES, at, make_config
 

@@ -16,8 +16,8 @@ import pytest
 
 from svc.config import Config, DatabaseUrl
 from svc.http.resource import CommandError
+from svc.migrations import rollback
 from svc.postgres.errors import ConflictError
-from svc.postgres.migrations import rollback
 from svc.users.seed import PASSWORD, seed
 from tests.support import CHECKOUT
 from tests.support.command_line import SVC, Cli

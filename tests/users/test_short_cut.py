@@ -92,7 +92,6 @@ def both(ground: Ground) -> Iterator[Both]:
         ["X-Request-Id: a.b:c/d+e=f-1_2"],
         ["x-request-id:no-space"],
         ["CONNECTION:\tKeep-Alive"],
-        ["Host: twice"],
     ],
 )
 def test_what_clients_send_takes_the_short_cut(both: Both, client: str, lines: list[str]) -> None:
