@@ -23,30 +23,38 @@ from svc.http.middleware import ErrorHandler
 from svc.http.operations import FastRoute, Operation
 from svc.http.problems import Problem
 from svc.http.protocol import FAST, IDLE, MAX_FIELDS, GuardedProtocol
-from svc.http.transport import frame, join_lines
+from svc.http.transport import CLOSING, KEEPING, frame, join_lines
 from svc.postgres.errors import OverloadedError
 
-HEAD = re.compile(rb"HTTP/1\.1\r\n(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e]*\r\n)*\r\n")
+HEAD = re.compile(rb"HTTP/1\.([01])\r\n(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e]*\r\n)*\r\n")
 """What follows the target: the version, header lines as RFC 9112 has them, in ASCII, and the empty line."""
 
 LONGEST_HEAD = 2048
 """Bytes of a request on the fast path: less than the least SVC_MAX_HEAD."""
 
 UNSUPPORTED_HEADERS = frozenset(
-    b"""content-length transfer-encoding expect upgrade te trailer proxy-connection http2-settings keep-alive
-    if-match if-none-match if-modified-since if-unmodified-since if-range range prefer""".split()
+    b"""content-length transfer-encoding expect te trailer proxy-connection keep-alive if-match if-none-match
+    if-modified-since if-unmodified-since if-range range prefer""".split()
 )
 """Headers that change the answer, or what comes after it."""
 
-DEFAULT_VALUES = {b"connection": b"keep-alive", b"accept": b"*/*"}
-"""Headers that change nothing as long as they have this value."""
+CONNECTION_OPTIONS = frozenset([b"keep-alive", b"close", b"upgrade", b"http2-settings"])
+"""What Connection may say: nothing is upgraded here (RFC 9110, 7.8), so an offer changes nothing."""
+
+VARYING = re.compile(
+    rb"\r\n(x-request-id|traceparent|tracestate|x-b3-\w+|x-cloud-trace-context|x-amzn-trace-id)"
+    rb":[\t ]*([\t\x20-\x7e]*)(?=\r\n)",
+    re.IGNORECASE,
+)
+"""Lines that differ each time, behind a proxy or in a mesh: a head is looked up without them."""
 
 
 class RequestHead(Struct, frozen=True, gc=False):
-    """The headers of a plain request: whose it is, and its id where the client gave it one."""
+    """The headers of a plain request: whose it is, how its answer ends, its id where the client gave one."""
 
     token: bytes
-    request_id: bytes | None
+    ending: bytes
+    request_id: bytes | None = None
 
 
 class ScopedRoute(Struct, frozen=True, gc=False):
@@ -64,7 +72,7 @@ class PendingRequest(Struct, gc=False):
     request_id: bytes
     target: bytes
     started: float
-    keep_alive: bool = True
+    ending: bytes
 
 
 class FastPath:
@@ -120,7 +128,8 @@ class FastPath:
         if head is None or (found.scope and not self._allows(head.token, found.scope)):
             return None
         started = time.perf_counter() if self.log_requests else 0.0
-        return PendingRequest(key, found.route, head.request_id or make_request_id(), target, started)
+        request_id = head.request_id or make_request_id()
+        return PendingRequest(key, found.route, request_id, target, started, head.ending)
 
     def join_defaults(self, headers: list[tuple[bytes, bytes]]) -> bytes:
         """Return the lines of uvicorn's own headers, which are other ones each second."""
@@ -129,35 +138,57 @@ class FastPath:
         return self._defaults[1]
 
     def _read_head(self, lines: bytes) -> RequestHead | None:
-        """Return what the headers say. A client sends the same ones each time, so they are remembered."""
-        if not HEAD.fullmatch(lines) or lines.count(b"\n") > MAX_FIELDS + 2:
+        """Return what the headers say, but for those that differ each time: the others are remembered."""
+        if lines.count(b"\n") > MAX_FIELDS + 2:
+            return None
+        varying = VARYING.findall(lines)
+        ids = [value for name, value in varying if name.lower() == b"x-request-id"]
+        lines = VARYING.sub(b"", lines) if varying else lines
+        head = self._heads.get(lines) or self._parse_head(lines)
+        if head is None or not ids:
+            return head
+        request_id = parse_request_id(ids[0]) if len(ids) == 1 else None
+        return RequestHead(head.token, head.ending, request_id) if request_id else None
+
+    def _parse_head(self, lines: bytes) -> RequestHead | None:
+        """Return what the headers say, and remember it."""
+        found = HEAD.fullmatch(lines)
+        if not found:
             return None
         headers = [line.split(b":", 1) for line in lines[:-4].split(b"\r\n")[1:]]
         fields = [(name.lower(), value.lstrip()) for name, value in headers]  # as the parser has them
-        try:
-            check_head(b"", "1.1", fields, self._hosts)
-        except Problem:
-            return None
-        head = read_headers(fields)
-        if head and head.request_id is None:
+        head = read_headers(fields, "1." + found[1].decode(), self._hosts)
+        if head:
             if len(self._heads) >= self.MOST_HEADS:
                 self._heads.clear()
             self._heads[lines] = head
         return head
 
 
-def read_headers(headers: list[tuple[bytes, bytes]]) -> RequestHead | None:
+def read_headers(
+    headers: list[tuple[bytes, bytes]], version: str, hosts: frozenset[bytes]
+) -> RequestHead | None:
     """Return what plain headers say; None where one of them asks for more."""
-    token, request_id = b"", None
+    try:
+        check_head(b"", version, headers, hosts)
+    except Problem:
+        return None
+    token, options = b"", set[bytes]()
     for name, value in headers:
-        if name in UNSUPPORTED_HEADERS or value.lower() != DEFAULT_VALUES.get(name, value.lower()):
+        if name in UNSUPPORTED_HEADERS or name == b"x-request-id":
             return None
-        if name == b"authorization":
-            if token or not (token := parse_bearer(value) or b""):
-                return None
-        elif name == b"x-request-id" and (request_id or not (request_id := parse_request_id(value))):
+        if name == b"connection":
+            options |= {option.strip() for option in value.lower().split(b",")}
+        if name == b"authorization" and (token or not (token := parse_bearer(value) or b"")):
             return None
-    return RequestHead(token, request_id)
+    return RequestHead(token, find_ending(options, version)) if options <= CONNECTION_OPTIONS else None
+
+
+def find_ending(options: set[bytes], version: str) -> bytes:
+    """Return the line of an answer that tells whether the connection goes on (RFC 9112, 9.3)."""
+    if b"close" in options or (version == "1.0" and b"keep-alive" not in options):
+        return CLOSING
+    return KEEPING if version == "1.0" else b""
 
 
 def allows_nobody(token: bytes, scope: str) -> bool:
@@ -228,12 +259,12 @@ class FastProtocol(GuardedProtocol):
                 lines,
                 pending.request_id,
                 bytes(response.body),
-                close=not pending.keep_alive,
+                pending.ending,
             )
         )
         self.server_state.total_requests += 1
         self._note_use()
-        if not pending.keep_alive:
+        if pending.ending is CLOSING:
             self._end()
             return
         self._state = IDLE
@@ -253,6 +284,6 @@ class FastProtocol(GuardedProtocol):
     def shutdown(self) -> None:
         """End the connection as soon as nothing is asked on it."""
         if self._pending:
-            self._pending.keep_alive = False
+            self._pending.ending = CLOSING
         else:
             super().shutdown()

@@ -63,7 +63,7 @@ from svc.http.heads import (
 )
 from svc.http.load import Load
 from svc.http.problems import Problem, unavailable
-from svc.http.transport import Cycle, CycleTransport, Flow, frame, join_lines
+from svc.http.transport import CLOSING, Cycle, CycleTransport, Flow, frame, join_lines
 
 SUPPORTED_UVICORN = ("0.54.",)
 """The versions of uvicorn whose class was read and tested; pyproject.toml pins the same."""
@@ -568,7 +568,7 @@ class GuardedProtocol(HttpToolsProtocol):
         answer = answer_problem(problem, request_id)
         defaults, lines = join_lines(self.server_state.default_headers), join_lines(answer.raw_headers)
         self.transport.write(
-            frame(answer.status_code, defaults, lines, request_id, bytes(answer.body), close=True)
+            frame(answer.status_code, defaults, lines, request_id, bytes(answer.body), CLOSING)
         )
 
     def _end(self) -> None:

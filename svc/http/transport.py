@@ -17,7 +17,8 @@ from svc.http.answers import answer_problem
 from svc.http.headers import take_request_id
 from svc.http.problems import Problem
 
-CLOSING = b"connection: close\r\n"
+CLOSING, KEEPING = b"connection: close\r\n", b"connection: keep-alive\r\n"
+"""Lines of an answer after which the connection ends, or goes on though HTTP/1.0 would end it."""
 
 
 def join_lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
@@ -26,15 +27,18 @@ def join_lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
 
 
 def frame(
-    status: int, defaults: bytes, lines: bytes, request_id: bytes, body: bytes, *, close: bool
+    status: int, defaults: bytes, lines: bytes, request_id: bytes, body: bytes, ending: bytes = b""
 ) -> bytes:
-    """Make a whole response; `defaults` and `lines` are the lines of uvicorn's headers and of its own."""
+    """Make a whole response; `defaults` and `lines` are the lines of uvicorn's headers and of its own.
+
+    `ending` is CLOSING, KEEPING, or nothing.
+    """
     return b"%b%b%bx-request-id: %b\r\n%b\r\n%b" % (
         STATUS_LINE[status],
         defaults,
         lines,
         request_id,
-        CLOSING if close else b"",
+        ending,
         body,
     )
 

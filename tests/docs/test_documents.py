@@ -12,6 +12,7 @@ from svc.http.problems import STATUSES
 from svc.migrations import read_files
 from tests.support import CHECKOUT, CONSTRAINTS, RESOURCES
 from tests.support.broken_rules import BROKEN
+from tests.support.raw import CLIENTS
 
 PATHS = [*CHECKOUT.glob("*.md"), *CHECKOUT.glob("docs/*.md"), CHECKOUT / "bench/README.md"]
 DOCUMENTS = {
@@ -136,3 +137,9 @@ def test_the_broken_rules_are_those_that_are_broken() -> None:
     lines = rest.partition("\n\n")[0].splitlines()[2:]
     told = [cell.strip() for line in lines for cell in line.strip("|").split("|") if cell.strip()]
     assert sorted(told) == sorted(BROKEN)
+
+
+def test_the_table_of_clients_has_all_whose_heads_are_sent() -> None:
+    _, _, rest = DOCUMENTS["docs/fast-path.md"].partition("<!-- clients -->\n")
+    rows = re.findall(r"^\| ([^|]+) \| [^|]+ \| taken \|$", rest.partition("\n\n")[0], re.M)
+    assert sorted(rows) == sorted(CLIENTS)

@@ -210,6 +210,72 @@ CLIENTS = {
         "Accept-Language: en-GB,en;q=0.9",
         "Cookie: a=b; c=d",
     ],
+    "requests": [
+        "User-Agent: python-requests/2.32.3",
+        "Accept-Encoding: gzip, deflate",
+        "Accept: */*",
+        "Connection: keep-alive",
+    ],
+    "aiohttp": ["Accept: */*", "Accept-Encoding: gzip, deflate", "User-Agent: Python/3.11 aiohttp/3.11.0"],
+    "axios": [
+        "Accept: application/json, text/plain, */*",
+        "User-Agent: axios/1.7.9",
+        "Accept-Encoding: gzip, compress, deflate, br",
+        "Connection: keep-alive",
+    ],
+    "undici": [
+        "connection: keep-alive",
+        "accept: */*",
+        "accept-language: *",
+        "sec-fetch-mode: cors",
+        "user-agent: node",
+    ],
+    "httpie": [
+        "User-Agent: HTTPie/3.2.4",
+        "Accept-Encoding: gzip, deflate",
+        "Accept: application/json, */*;q=0.5",
+        "Connection: keep-alive",
+    ],
+    "curl --http2": [
+        "User-Agent: curl/8.5.0",
+        "Accept: */*",
+        "Connection: Upgrade, HTTP2-Settings",
+        "Upgrade: h2c",
+        "HTTP2-Settings: AAMAAABk",
+    ],
+    "wget": ["User-Agent: Wget/1.21.3", "Accept: */*", "Accept-Encoding: identity", "Connection: Keep-Alive"],
+    "okhttp": ["Connection: Keep-Alive", "Accept-Encoding: gzip", "User-Agent: okhttp/4.12.0"],
+    "java": [
+        "Connection: Upgrade, HTTP2-Settings",
+        "HTTP2-Settings: AAEAAEAA",
+        "Upgrade: h2c",
+        "User-Agent: Java-http-client/21",
+    ],
+    "a generated client": ["Accept: application/json", "User-Agent: OpenAPI-Generator/1.0.0/python"],
+    "a page in a browser": [
+        "Connection: keep-alive",
+        "Upgrade-Insecure-Requests: 1",
+        "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
+        "Accept-Language: en-GB,en;q=0.5",
+    ],
+    "nginx": [
+        "Connection: close",
+        "User-Agent: curl/8.5.0",
+        "Accept: */*",
+        "X-Real-IP: 10.0.0.1",
+        "X-Forwarded-For: 10.0.0.1",
+    ],
+    "a mesh": [
+        "x-request-id: 0b1f2c3d-4e5f-6071-8293-a4b5c6d7e8f9",
+        "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+        "tracestate: a=b",
+        "x-b3-traceid: 4bf92f3577b34da6",
+        "x-envoy-expected-rq-timeout-ms: 15000",
+    ],
+    "k6": ["User-Agent: k6/0.55.0", "Accept-Encoding: gzip"],
+    "wrk": [],
+    "autocannon": ["Connection: keep-alive"],
+    "h2load": ["user-agent: h2load nghttp2/1.52.0"],
     "go": ["User-Agent: Go-http-client/1.1", "Accept-Encoding: gzip"],
     "none": [],
 }
@@ -240,18 +306,17 @@ UNPLAIN_PAGES = """/users? /users?limit=0 /users?limit=1001 /users?limit=x /user
 UNPLAIN_STARTS = unescape(r"""
 HEAD /users/1 HTTP/1.1 | get /users/1 HTTP/1.1 | OPTIONS /users/1 HTTP/1.1 | PUT /users/1 HTTP/1.1 | PATCH /users/1 HTTP/1.1
 TRACE /users/1 HTTP/1.1 | CONNECT /users/1 HTTP/1.1 | GETS /users/1 HTTP/1.1 | ET /users/1 HTTP/1.1 | \r\nGET /users/1 HTTP/1.1
-GET /users/1 HTTP/1.0 | GET /users/1 HTTP/1.2 | GET /users/1 HTTP/2.0 | GET /users/1 http/1.1 | GET /users/1 HTTP/1.1x
+GET /users/1 HTTP/1.2 | GET /users/1 HTTP/2.0 | GET /users/1 http/1.1 | GET /users/1 HTTP/1.1x
 GET /users/1 HTTP/11 | GET /users/1 X | GET /users/1 | GET | GET  /users/1 HTTP/1.1 | GET /users/1  HTTP/1.1
 GET /users/1 HTTP/1.1\x20 | \x20GET /users/1 HTTP/1.1 | GET /users/1 x HTTP/1.1 | GET\t/users/1\tHTTP/1.1
 GET /users/1\0 HTTP/1.1 | GET /users/1 HTTP/1.1\nX: 1 | GET /users/1 HTTP/1.1\r\r | GET /users/\x80 HTTP/1.1
 """)
 
 UNPLAIN_LINES = unescape(r"""
-Connection: close | Connection: keep-alive, x | Connection: Upgrade\r\nUpgrade: h2c | Connection: | Content-Length: 0
+Connection: keep-alive, x | Connection: x | Connection: | Content-Length: 0
 Transfer-Encoding: chunked\r\n\r\n0 | Transfer-Encoding: x | Expect: 100-continue | Proxy-Connection: keep-alive
 If-None-Match: "1" | If-None-Match: "2" | If-None-Match: * | If-Match: "1" | Range: bytes=0-1 | TE: trailers | Keep-Alive: 5
-If-Modified-Since: Thu, 01 Jan 1970 00:00:00 GMT | Prefer: count=exact | Accept: application/json | Accept: */*;q=0.5 | Accept:
-Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8 | X-Request-Id: not plain | X-Request-Id:
+If-Modified-Since: Thu, 01 Jan 1970 00:00:00 GMT | Prefer: count=exact | X-Request-Id: not plain | X-Request-Id:
 X-Request-Id: a\x20 | X-Request-Id: a\r\nX-Request-Id: b | X-Odd: \xe9 | X-Odd: \x7f | X-Odd: a\0b | X-Odd: \x01
 X-Fold: a\r\n b | X-Space : a | X Space: a | : nameless | no colon | (x): a | X-Feed: a\nX-Other: b | X-Return: a\rb
 Content-Length: 3\r\n\r\nabc | Content-Length: 3\r\nContent-Length: 4 | Content-Length: x
