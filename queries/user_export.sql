@@ -25,9 +25,12 @@ select {users.columns_without_profile}
 
 -- name: export_users_as_csv :one
 -- @hot
--- The same as CSV. Text is always in quotes, so that an empty one is not taken for null, which has none.
+-- The same as CSV. Text is always in quotes, so that an empty one is not taken for null, which has none. What a spreadsheet
+-- would take for a formula begins with an apostrophe, and so does what begins with one: who takes one off has it back.
 select coalesce(string_agg(concat_ws(',',
-        id, '"' || replace(email, '"', '""') || '"', coalesce('"' || replace(display_name, '"', '""') || '"', ''),
+        id,
+        '"' || replace(regexp_replace(email, '^(?=[-=+@''\t\r])', ''''), '"', '""') || '"',
+        coalesce('"' || replace(regexp_replace(display_name, '^(?=[-=+@''\t\r])', ''''), '"', '""') || '"', ''),
         is_active::text, rfc3339(created_at)
     ), E'\r\n'), '') as users, coalesce(max(id), 0) as last
 {from_block};

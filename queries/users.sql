@@ -65,10 +65,15 @@ from created;
 -- @hot
 -- @not_null: created_at
 -- @secret: hashed_password: the password of a retry is compared with it
--- What the first request with this Idempotency-Key was answered, and what tells whether this is a retry of it.
+-- What the first request with this Idempotency-Key was answered, and what tells whether this is a retry of it. What is
+-- older than a day is gone, whether the next creation has removed it or not.
+with forgotten as (
+    delete from idempotency_keys
+    where key_hash = :key.key_hash and created_at < now() - interval '1 day'
+)
 select user_id, email, display_name, rfc3339(created_at) as created_at, hashed_password, body_hash = :key.body_hash as same_body
 from idempotency_keys
-where key_hash = :key.key_hash;
+where key_hash = :key.key_hash and created_at >= now() - interval '1 day';
 
 -- name: get_user :one
 -- @hot
@@ -131,7 +136,11 @@ returning {row_without_profile};
 
 -- name: delete_user :execrows
 -- @hot
--- Removes a user.
+-- Removes a user, and what was answered to the retries of its creation.
+with forgotten as (
+    delete from idempotency_keys
+    where user_id = (select id from users where id = :id and {common.version_matches})
+)
 delete from users
 where id = :id
     and {common.version_matches};

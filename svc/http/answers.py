@@ -36,14 +36,19 @@ class JsonResponse(Response):
         return [(name, value) for name, _, value in fields]
 
 
+NO_STORE = b"cache-control: no-store\r\nx-content-type-options: nosniff\r\n"
+PRIVATE = b"cache-control: private, no-cache\r\nx-content-type-options: nosniff\r\n"
+"""What caches may do with an answer (RFC 9111, 5.2.2): nothing; or ask each time, where it has a version."""
+
+
 def answer(content: object, status: int = 200, lines: bytes = b"") -> JsonResponse:
     """Return a struct as JSON; `lines` are those of more headers, each with its end."""
-    return JsonResponse(encode(content), status, lines)
+    return JsonResponse(encode(content), status, NO_STORE + lines)
 
 
 def answer_version(content: object, version: int, status: int = 200, lines: bytes = b"") -> JsonResponse:
     """Return a struct as JSON with the strong entity tag of its version (RFC 9110, 8.8.3)."""
-    return JsonResponse(encode(content), status, b'etag: "%d"\r\n%b' % (version, lines))
+    return JsonResponse(encode(content), status, b'etag: "%d"\r\n%b%b' % (version, PRIVATE, lines))
 
 
 class Versioned(Protocol):
@@ -77,7 +82,8 @@ def answer_found(
         if versions is not None and row.version not in versions:
             raise not_changed(row, what)
     if request and matches_if_none_match(request, row.version):
-        return Response(status_code=304, headers={"ETag": format_etag(row.version)})
+        headers = {"ETag": format_etag(row.version), "Cache-Control": "private, no-cache"}
+        return Response(status_code=304, headers=headers)
     return answer_version(show(row), row.version)
 
 
@@ -115,6 +121,6 @@ def answer_problem(problem: Problem, request_id: bytes) -> Response:
     return Response(
         encode(problem.document(request_id.decode())),
         problem.status,
-        {**problem.headers, "Cache-Control": "no-store"},
+        {**problem.headers, "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"},
         "application/problem+json",
     )

@@ -13,8 +13,14 @@ Id = Annotated[int, Meta(ge=1, le=2**63 - 1)]
 """An int8 identity of PostgreSQL."""
 
 
-Text = Annotated[str, Meta(min_length=1, max_length=200, pattern="^[^\x00]*$")]
-"""A line of text that PostgreSQL can hold: no U+0000. (JSON that msgspec reads has no lone surrogates.)"""
+Text = Annotated[
+    str,
+    Meta(min_length=1, max_length=200, pattern="^[^\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]*$"),
+]
+"""A line of text: no control characters, and none that turn the direction of what follows.
+
+Joiners and plain direction marks are text. (JSON that msgspec reads has no lone surrogates.)
+"""
 
 
 class JsonObject(JsonText):

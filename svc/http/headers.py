@@ -105,8 +105,8 @@ class IdempotencyKey(Struct, frozen=True):
     body_hash: bytes
 
 
-def read_idempotency_key(request: Request, body: list[object]) -> IdempotencyKey | None:
-    """Return the Idempotency-Key, one for each API key, and what the body hashes to; None without a key.
+def read_idempotency_key(request: Request, body: list[object], owner: object) -> IdempotencyKey | None:
+    """Return the Idempotency-Key, one for each owner, and what the body hashes to; None without a key.
 
     draft-ietf-httpapi-idempotency-key-header; the quotes that it asks for may be left out.
     """
@@ -118,7 +118,7 @@ def read_idempotency_key(request: Request, body: list[object]) -> IdempotencyKey
         return None
     if len(key) > 255:
         raise Problem(400, "An Idempotency-Key may have 255 characters", code="malformed")
-    own = f"{request.scope.get('key_id')} {key}".encode()
+    own = f"{owner} {key}".encode()
     content = msgspec.json.encode(body, order="deterministic")
     return IdempotencyKey(blake2b(own, digest_size=32).digest(), blake2b(content, digest_size=32).digest())
 

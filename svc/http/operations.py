@@ -9,6 +9,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from svc.http.authentication import Authenticator
+from svc.http.headers import read_header
 from svc.http.heads import METHODS, OPTIONS_ALL, not_implemented
 from svc.http.problems import Problem
 
@@ -37,7 +38,8 @@ class Operation(Struct, frozen=True):
     `scope` is what a key must hold; None lets anyone in. `body` and `query` are the structs that come in, and
     `line` that of each line of a body whose lines are refused one by one, in a good answer; `answers` has the
     struct of each good status, None for no content; `problems` are the statuses of its own problems, beside
-    those that the machinery gives.
+    those that the machinery gives. What is `open` lets anyone in who brings no token; a token that comes is
+    checked all the same.
     """
 
     method: str
@@ -45,6 +47,7 @@ class Operation(Struct, frozen=True):
     handler: Handler
     answers: Mapping[int, Any]
     scope: str | None = None
+    open: bool = False
     body: type[Struct] | None = None
     query: type[Struct] | None = None
     line: type[Struct] | None = None
@@ -88,10 +91,15 @@ class Endpoint:
             await answer_other_method([*self.operations], scope, receive, send)
             return
         request = Request(scope, receive, send)
-        if operation.scope and self._authenticator:
+        if operation.scope and self._authenticator and not (operation.open and is_anonymous(request)):
             await self._authenticator.authorize(request, operation.scope)
         response = await operation.handler(request)
         await response(scope, receive, send)
+
+
+def is_anonymous(request: Request) -> bool:
+    """Return whether a request says nothing of whose it is."""
+    return not read_header(request, b"authorization")
 
 
 NOTHING_HERE = "There is nothing at this path"

@@ -92,9 +92,13 @@ class Export(Response):
                 await self._send_users(queries, send)
 
     def _make_head(self, last: int) -> list[tuple[bytes, bytes]]:
+        suffix = b"csv" if self._media_type == CSV else b"ndjson"
         return [
             (b"content-type", self._media_type.encode()),
             (b"vary", b"accept"),
+            (b"cache-control", b"no-store"),
+            (b"x-content-type-options", b"nosniff"),
+            (b"content-disposition", b'attachment; filename="users.%b"' % suffix),
             (b"x-last-id", b"%d" % last),
         ]
 

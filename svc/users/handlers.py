@@ -10,10 +10,10 @@ from starlette.responses import Response
 
 from svc.accounts.passwords import Passwords
 from svc.http.answers import answer_changed, answer_created, answer_deleted, answer_found
-from svc.http.headers import IdempotencyKey, read_idempotency_key, read_if_match
+from svc.http.headers import IdempotencyKey, format_etag, read_idempotency_key, read_if_match
 from svc.http.operations import FastRoute, Operation
-from svc.http.parsing import MERGE_PATCH_TYPES, parse_id, read_body, read_id, read_query
-from svc.http.problems import Problem
+from svc.http.parsing import MERGE_PATCH_TYPES, invalid_body, parse_id, read_body, read_id, read_query
+from svc.http.problems import Problem, not_changed
 from svc.http.resource import Resource, Service
 from svc.postgres.batching import Ids, ReadBatcher, WriteBatcher, batch_by_id
 from svc.postgres.queries import Queries
@@ -114,9 +114,12 @@ class Users:
     async def create(self, request: Request) -> Response:
         """Register a user: 201 and where it is; the same again for a retry with the same Idempotency-Key."""
         new = await read_body(request, CreateUser)
-        profile = None if new.profile is None else Raw(bytes(new.profile))
-        key = read_idempotency_key(request, [str(new.email), new.display_name, profile, new.referred_by])
         owner = request.scope.get("key_id")
+        if owner is None and new.referred_by is not None:  # its answer would tell who is there
+            raise invalid_body([(("referred_by",), "Expected none, without a key")])
+        profile = None if new.profile is None else Raw(bytes(new.profile))
+        body: list[object] = [str(new.email), new.display_name, profile, new.referred_by]
+        key = read_idempotency_key(request, body, f"anonymous {new.email}" if owner is None else owner)
         if key:
             user = await self._create_once(new, key, owner)
         else:
@@ -157,13 +160,19 @@ class Users:
         id_, versions = read_id(request), read_if_match(request)
         change = UserChange(id_, versions, await read_body(request, UpdateUser, MERGE_PATCH_TYPES))
         if change.fields == NO_CHANGE:
-            user = await self._queries.get_user(id=id_, with_profile=False)
-            user = user if user and (versions is None or user.version in versions) else None
-        elif change.is_small:
+            return await self._change_nothing(id_, versions)
+        if change.is_small:
             user = await self._changes.get(change)
         else:
             user = await update_alone(self._queries, change)
         return await answer_changed(user, "user", self._finder(id_), show_user)
+
+    async def _change_nothing(self, id_: int, versions: list[int] | None) -> Response:
+        """Answer an empty change: 204 and the version. A key that may write need not be one that may read."""
+        user = await self._queries.get_user(id=id_, with_profile=False)
+        if user is None or (versions is not None and user.version not in versions):
+            raise not_changed(user, "user")
+        return Response(status_code=204, headers={"ETag": format_etag(user.version)})
 
     async def delete(self, request: Request) -> Response:
         """Remove a user: 204."""
@@ -220,14 +229,23 @@ def build(service: Service) -> Resource:
     return Resource(
         operations=[
             Operation("GET", one, users.get, {200: User, 304: None}, READ, query=GetUser, fast=fast),
-            Operation("PATCH", one, users.update, {200: User}, WRITE, body=UpdateUser, problems=(409, 412)),
+            Operation(
+                "PATCH",
+                one,
+                users.update,
+                {200: User, 204: None},
+                WRITE,
+                body=UpdateUser,
+                problems=(409, 412),
+            ),
             Operation("DELETE", one, users.delete, {204: None}, WRITE, problems=(412,)),
             Operation(
                 "POST",
                 "/users",
                 users.create,
                 {201: User},
-                None if anyone else WRITE,
+                WRITE,
+                open=anyone,
                 body=CreateUser,
                 problems=(409,),
             ),

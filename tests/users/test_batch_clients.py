@@ -139,7 +139,7 @@ def test_without_batching_the_answers_are_the_same(config: Config, sql: Sql) -> 
         422,
         422,
         409,
-        200,
+        204,
         412,
         200,
     ]

@@ -33,7 +33,8 @@ def from_csv(text: str) -> list[dict[str, Any]]:
         | {
             "id": int(row["id"]),
             "is_active": names[row["is_active"]],
-            "display_name": row["display_name"] or None,
+            "email": row["email"].removeprefix("'"),
+            "display_name": row["display_name"].removeprefix("'") or None,
         }
         for row in csv.DictReader(io.StringIO(text, newline=""))
     ]
@@ -207,3 +208,20 @@ def test_a_database_that_is_away_is_a_problem(
     assert problem(client.get(PATH), 503)["type"] == "urn:bareline:problem:schema-mismatch"
     sql("alter table away rename to users")
     wait_for(lambda: client.get(PATH).status_code == 200)
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "'", "''", "=="])
+def test_no_cell_is_a_formula_and_each_reads_the_same_without_its_apostrophe(
+    client: httpx.Client, sql: Sql, start: str
+) -> None:
+    name = f"{start}cmd|' /C calc'!A0"
+    sql("insert into users (email, hashed_password, display_name) values ('a@b.de', 'x', %s)", name)
+    (row,) = csv.DictReader(io.StringIO(client.get(PATH, headers=CSV).content.decode(), newline=""))
+    assert (row["display_name"], row["email"]) == ("'" + name, "a@b.de")
+
+
+def test_an_export_is_no_page_and_is_not_kept(client: httpx.Client) -> None:
+    for headers, name in (({}, "users.ndjson"), (CSV, "users.csv")):
+        head = client.head(PATH, headers=headers).headers
+        assert head["content-disposition"] == f'attachment; filename="{name}"'
+        assert (head["cache-control"], head["x-content-type-options"]) == ("no-store", "nosniff")

@@ -15,7 +15,12 @@ from tests.support.imports import (
 )
 
 NAMES = st.none() | st.text(
-    st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=20
+    st.characters(
+        exclude_characters="\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069",
+        exclude_categories=["Cs", "Cc"],
+    ),
+    min_size=1,
+    max_size=20,
 )
 
 

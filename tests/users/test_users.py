@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import argon2
+import pytest
 from httpx import Client, Response
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -206,7 +207,10 @@ def test_patch_merges_what_is_given_and_leaves_the_rest(client: Client, users: l
     for version, (change, effect) in enumerate(EFFECTS, 1):
         response = patch(client, users[1], change)
         expected[1] |= effect
-        assert response.json() == {key: expected[1][key] for key in PUBLIC}, change
+        if change:
+            assert response.json() == {key: expected[1][key] for key in PUBLIC}, change
+        else:
+            assert (response.status_code, response.content) == (204, b"")
         assert response.headers["etag"] == f'"{version}"'
         assert read(client) == expected, change
 
@@ -293,5 +297,95 @@ def test_open_registration_opens_registration_alone(config: Config, users: list[
     with Service(with_settings(config, open_registration=True)) as service, service.client() as client:
         assert client.post("/users", json=NEW).status_code == 201
         client.headers["Authorization"] = "Bearer bl_unknown"
-        assert client.post("/users", json={**NEW, "email": "e@e.de"}).status_code == 201
+        problem(client.post("/users", json={**NEW, "email": "e@e.de"}), 401)
         assert {client.request(*other).status_code for other in READS + WRITES[1:]} == {401}
+
+
+def test_a_key_that_may_write_alone_reads_nobody_by_an_empty_change(
+    config: Config, service: Service, users: list[Object]
+) -> None:
+    path = f"/users/{users[1]['id']}"
+    with service.client(make_key(config, "users:write")) as writer:
+        answer = writer.patch(path, json={})
+        assert (answer.status_code, answer.content, answer.headers["etag"]) == (204, b"", '"1"')
+        problem(writer.patch(path, json={}, headers={"If-Match": '"2"'}), 412)
+        problem(writer.patch("/users/99", json={}), 404)
+        changed = writer.patch(path, json={"is_active": True}).raise_for_status()
+        assert changed.headers["etag"] == '"2"'  # it is written, and that shows
+
+
+def test_who_registers_without_a_key_learns_of_nobody(config: Config, users: list[Object]) -> None:
+    with Service(with_settings(config, open_registration=True)) as service, service.client() as client:
+        answers = [
+            problem(client.post("/users", json={**NEW, "email": email, "referred_by": id_}), 422)
+            for email in (NEW["email"], users[0]["email"])
+            for id_ in (users[0]["id"], 10**6)
+        ]
+        assert {str(answer["errors"]) for answer in answers} == {
+            str([{"pointer": "#/referred_by", "detail": "Expected none, without a key"}])
+        }
+        key = make_key(config, "users:write")
+        headers = {"Authorization": f"Bearer {key}"}
+        client.post("/users", json={**NEW, "referred_by": users[0]["id"]}, headers=headers).raise_for_status()
+        reader = {"Authorization": f"Bearer {make_key(config, 'users:read')}"}
+        problem(client.post("/users", json={**NEW, "email": "e@e.de"}, headers=reader), 403)
+
+
+def test_retries_of_those_without_a_key_are_apart(config: Config) -> None:
+    with Service(with_settings(config, open_registration=True)) as service, service.client() as client:
+        made = [
+            client.post("/users", json={**NEW, "email": f"{name}@e.de"}, headers={"Idempotency-Key": "1"})
+            for name in ("a", "b", "a")
+        ]
+        assert [answer.status_code for answer in made] == [201] * 3
+        ids = [answer.json()["id"] for answer in made]
+        assert ids[0] == ids[2] != ids[1]
+
+
+def test_who_is_deleted_is_forgotten_by_retries_as_well(client: Client, sql: Sql) -> None:
+    first, other = (
+        client.post("/users", json={**NEW, "email": email}, headers={"Idempotency-Key": email})
+        .raise_for_status()
+        .json()
+        for email in ("a@e.de", "b@e.de")
+    )
+    problem(client.delete(f"/users/{first['id']}", headers={"If-Match": '"9"'}), 412)
+    assert len(sql("select email from idempotency_keys")) == 2
+    assert client.delete(f"/users/{first['id']}").status_code == 204
+    assert sql("select email from idempotency_keys") == [("b@e.de",)]
+    again = client.post("/users", json={**NEW, "email": "a@e.de"}, headers={"Idempotency-Key": "a@e.de"})
+    assert again.raise_for_status().json()["id"] not in (first["id"], other["id"])
+
+
+def test_an_answer_is_given_again_for_a_day_and_no_longer(client: Client, sql: Sql) -> None:
+    headers = {"Idempotency-Key": "1"}
+    first = client.post("/users", json=NEW, headers=headers).raise_for_status().json()
+    assert client.post("/users", json=NEW, headers=headers).json() == first
+    sql("update idempotency_keys set created_at = now() - interval '25 hours'")
+    problem(client.post("/users", json=NEW, headers=headers), 409)  # as of any other
+    other = client.post("/users", json={**NEW, "email": "o@e.de"}, headers=headers)
+    assert other.raise_for_status().json()["id"] != first["id"]
+
+
+def test_what_caches_may_do_is_said(client: Client, users: list[Object]) -> None:
+    path = f"/users/{users[0]['id']}"
+    heads = [client.get(path).headers for _ in range(2)]
+    heads.append(client.patch(path, json={"is_active": True}).headers)
+    assert {head["cache-control"] for head in heads} == {"private, no-cache"}
+    others = [client.get("/users"), client.post("/users/lookup", json={"ids": [1]}), client.get("/users/99")]
+    assert {answer.headers["cache-control"] for answer in others} == {"no-store"}
+    assert {answer.headers["x-content-type-options"] for answer in others} == {"nosniff"}
+    unchanged = client.get(path, headers={"If-None-Match": heads[-1]["etag"]})
+    assert (unchanged.status_code, unchanged.headers["cache-control"]) == (304, "private, no-cache")
+
+
+@pytest.mark.parametrize("odd", [0, 7, 10, 27, 31, 127, 128, 159, 0x202A, 0x202E, 0x2066, 0x2069])
+def test_names_have_no_control_characters(client: Client, users: list[Object], odd: int) -> None:
+    body = {"display_name": f"a{chr(odd)}b"}
+    assert pointers(problem(client.patch(f"/users/{users[0]['id']}", json=body), 422)) == {"#/display_name"}
+
+
+@pytest.mark.parametrize("name", ["a\u200db", "\u200eא", "עברית", "e\u0301", "👩\u200d🚀", "\u2028"])
+def test_names_have_joiners_and_plain_direction_marks(client: Client, users: list[Object], name: str) -> None:
+    answer = client.patch(f"/users/{users[0]['id']}", json={"display_name": name}).raise_for_status()
+    assert answer.json()["display_name"] == name
