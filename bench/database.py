@@ -131,7 +131,7 @@ def make_table(cluster: Cluster, rows: int) -> Table:
     run_service(url, "migrate")
     run_service(url, "seed", str(rows), "--seed", "1")
     check_ids(url, rows)
-    token = run_service(url, "keys", "create", "--name", "bench").splitlines()[-1]
+    token = run_service(url, "keys", "create", "--name", "bench", "--scopes", "all").splitlines()[-1]
     return Table(url, rows, token)
 
 

@@ -80,7 +80,17 @@ def test_keys_are_made_listed_and_revoked_while_the_service_runs(first: Served) 
     (row,) = (line for line in first.cli.run("keys", "list").splitlines() if " ops " in line)
     number, name, scopes, *_ = row.split()
     assert (name, scopes, key in row) == ("ops", "users:read", False)
+    assert "users:write" in first.cli.run("keys", "grant", number, "--scopes", "users:write")
+    body = {"email": "granted@example.com", "password": "correct horse"}
+    wait_for(lambda: first.post("/users", key, body).status_code == 201)
+    *_, newer = first.cli.run("keys", "rotate", number, "--overlap", "1h").splitlines()
+    assert [first.get("/users", each).status_code for each in (key, newer)] == [200, 200]
+    *_, newest = first.cli.run("keys", "rotate", str(int(number) + 1), "--overlap", "0m").splitlines()
+    wait_for(lambda: first.get("/users", newer).status_code == 401)
+    assert [first.get("/users", each).status_code for each in (key, newest)] == [200, 200]
     assert "revoked" in first.cli.run("keys", "revoke", number)
+    for command in (["grant", number, "--scopes", "all"], ["rotate", number]):
+        assert number in first.cli.run("keys", *command, code=1)
     wait_for(lambda: first.get("/users", key).status_code == 401)
     assert number in first.cli.run("keys", "revoke", number, code=1)
 
@@ -88,7 +98,10 @@ def test_keys_are_made_listed_and_revoked_while_the_service_runs(first: Served) 
 WRONG = """
 keys create
 keys create --name x --scopes users:own
-keys create --name x --expires soon
+keys create --name x
+keys create --name x --scopes all --expires soon
+keys grant 1
+keys rotate 1 --overlap soon
 migrate --rollback 0
 migrate --rollback 1 --status
 seed
@@ -160,7 +173,7 @@ def test_data_outlives_stops_and_kills_and_the_server_ends_with_its_last_user(cl
         made = served.post("/users", served.key, user).raise_for_status().json()
         assert served.end(signal.SIGKILL) == -signal.SIGKILL
     assert cli.has_server()
-    *_, key = cli.run("keys", "create", "--name", "other").splitlines()
+    *_, key = cli.run("keys", "create", "--name", "other", "--scopes", "all").splitlines()
     assert not cli.has_server()
     for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 0)):
         with cli.serve() as served:
@@ -217,7 +230,7 @@ def test_a_signal_while_the_server_starts_leaves_no_server_behind(cli: Cli, numb
 
 
 def test_commands_on_one_new_folder_at_the_same_time_all_succeed(cli: Cli) -> None:
-    processes = [cli.start("keys", "create", "--name", f"key{n}") for n in range(3)]
+    processes = [cli.start("keys", "create", "--name", f"key{n}", "--scopes", "all") for n in range(3)]
     assert [process.wait(timeout=60) for process in processes] == [0, 0, 0]
     assert not cli.has_server()
     assert sorted(re.findall(r"key\d", cli.run("keys", "list"))) == ["key0", "key1", "key2"]
@@ -226,7 +239,7 @@ def test_commands_on_one_new_folder_at_the_same_time_all_succeed(cli: Cli) -> No
 @pytest.mark.parametrize("name", ["""a b's "c" $HOME `d` %41""", "a,b"], ids=["odd", "comma"])
 def test_a_folder_of_data_may_have_any_name(tmp_path: Path, name: str) -> None:
     cli = Cli(tmp_path, name)
-    assert cli.run("keys", "create", "--name", "x")
+    assert cli.run("keys", "create", "--name", "x", "--scopes", "all")
     assert " x " in cli.run("keys", "list")
     assert not cli.has_server()
 

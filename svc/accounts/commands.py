@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, TypeVar
 
-from svc.accounts.keys import KEY_CACHE_TTL, ApiKeyQueries, create_key
+from svc.accounts.keys import KEY_CACHE_TTL, ApiKeyQueries, create_key, rotate_key
 from svc.config import Config
 from svc.http.resource import Command, CommandError, Resource, collect_scopes, read_positive
 from svc.postgres.pool import Database
@@ -17,22 +17,39 @@ T = TypeVar("T")
 
 
 def configure_keys(parser: argparse.ArgumentParser, resources: Sequence[Resource]) -> None:
-    """Add `create`, `list` and `revoke`."""
+    """Add `create`, `list`, `grant`, `rotate` and `revoke`."""
     scopes = collect_scopes(resources)
     commands = parser.add_subparsers(required=True, metavar="command")
     create = commands.add_parser("create", help="make a key; it is shown once, on the last line of stdout")
     create.add_argument("--name", required=True)
-    create.add_argument(
-        "--scopes", type=partial(read_scopes, scopes), default=scopes, metavar="A,B", help=", ".join(scopes)
-    )
+    add_scopes(create, scopes)
     create.add_argument(
         "--expires", type=read_duration, metavar="90d", help="days (d), hours (h) or minutes (m)"
     )
     create.set_defaults(run=run_create)
     commands.add_parser("list", help="all keys").set_defaults(run=run_list)
+    grant = commands.add_parser("grant", help="add scopes to a key")
+    grant.add_argument("id", type=read_positive)
+    add_scopes(grant, scopes)
+    grant.set_defaults(run=run_grant)
+    rotate = commands.add_parser("rotate", help="make a key in the place of one, which ends after a while")
+    rotate.add_argument("id", type=read_positive)
+    rotate.add_argument("--overlap", type=read_duration, default=timedelta(days=1), metavar="1d")
+    rotate.set_defaults(run=run_rotate)
     revoke = commands.add_parser("revoke", help="end a key")
     revoke.add_argument("id", type=read_positive)
     revoke.set_defaults(run=run_revoke)
+
+
+def add_scopes(parser: argparse.ArgumentParser, scopes: Sequence[str]) -> None:
+    """Add `--scopes`: what a key may do is said, and never all by leaving it out."""
+    parser.add_argument(
+        "--scopes",
+        type=partial(read_scopes, scopes),
+        required=True,
+        metavar="A,B",
+        help=f"{', '.join(scopes)}; or all",
+    )
 
 
 KEYS = Command("keys", "API keys", configure_keys)
@@ -40,7 +57,7 @@ KEYS = Command("keys", "API keys", configure_keys)
 
 def read_scopes(known: Sequence[str], text: str) -> list[str]:
     """Return scopes that are separated by commas."""
-    names = text.split(",")
+    names = [*known] if text == "all" else text.split(",")
     if unknown := [name for name in names if name not in known]:
         raise argparse.ArgumentTypeError(f"unknown: {', '.join(unknown)}; there are {', '.join(known)}")
     return names
@@ -48,7 +65,7 @@ def read_scopes(known: Sequence[str], text: str) -> list[str]:
 
 def read_duration(text: str) -> timedelta:
     """Read 90d, 12h, 30m."""
-    match = re.fullmatch(r"([1-9][0-9]{0,4})([dhm])", text)
+    match = re.fullmatch(r"([0-9]{1,5})([dhm])", text)
     if not match:
         raise argparse.ArgumentTypeError("expected something like 90d, 12h or 30m")
     unit = {"d": "days", "h": "hours", "m": "minutes"}[match[2]]
@@ -82,6 +99,25 @@ def run_revoke(config: Config, options: argparse.Namespace) -> int:
         print(f"revoked {options.id}; running services refuse it within {KEY_CACHE_TTL:g} seconds")
         return 0
     raise CommandError(f"there is no key {options.id} that could be revoked")
+
+
+def run_grant(config: Config, options: argparse.Namespace) -> int:
+    """Add scopes to a key. Raises CommandError where there is none that may be used."""
+    if run_on_keys(config, lambda keys: keys.grant_api_key(id=options.id, scopes=options.scopes)):
+        print(f"granted {','.join(options.scopes)} to {options.id}, within {KEY_CACHE_TTL:g} seconds")
+        return 0
+    raise CommandError(f"there is no key {options.id} that may be used")
+
+
+def run_rotate(config: Config, options: argparse.Namespace) -> int:
+    """Print a key in the place of one, which ends. Raises CommandError where there is none to be used."""
+    until = datetime.now(UTC) + options.overlap
+    token = run_on_keys(config, partial(rotate_key, options.id, until))
+    if token is None:
+        raise CommandError(f"there is no key {options.id} that may be used")
+    print(f"key {options.id} ends at {until:%Y-%m-%d %H:%MZ}; in its place:")
+    print(token)
+    return 0
 
 
 def run_on_keys(config: Config, use: Callable[[ApiKeyQueries], Coroutine[Any, Any, T]]) -> T:

@@ -1,6 +1,8 @@
 """API keys: what they are, and whether the key of a request may do what it asks for."""
 
 import hashlib
+import logging
+import math
 import secrets
 import time
 from asyncio import Task, get_running_loop
@@ -19,6 +21,11 @@ from svc.postgres.queries import Queries
 
 KEY_CACHE_TTL = 3.0
 """Seconds that a key is trusted without a look at the database: a revoked one is refused after them."""
+
+TELL_INTERVAL = 60.0
+"""Seconds between two lines of the log that an unknown key was refused."""
+
+logger = logging.getLogger("svc")
 
 NEVER: tuple[float, None] = (0.0, None)
 
@@ -50,6 +57,8 @@ class ApiKeyQueries(Queries, Protocol, file="api_keys.sql"):
     async def get_api_key(self, *, key_hash: bytes) -> KnownKey | None: ...
     async def list_api_keys(self) -> list[ApiKey]: ...
     async def revoke_api_key(self, *, id: int) -> int: ...
+    async def grant_api_key(self, *, id: int, scopes: list[str]) -> int: ...
+    async def rotate_api_key(self, *, id: int, key_hash: bytes, until: datetime) -> int | None: ...
 
 
 def make_token() -> str:
@@ -73,6 +82,13 @@ async def create_key(
     return token
 
 
+async def rotate_key(id_: int, until: datetime, queries: ApiKeyQueries) -> str | None:
+    """Store a new key in the place of one, which ends; return the token, None where there is no such key."""
+    token = make_token()
+    made = await queries.rotate_api_key(id=id_, key_hash=hash_token(token.encode()), until=until)
+    return token if made else None
+
+
 class Keys:
     """Checks the key of each request, in memory where it was seen less than KEY_CACHE_TTL ago.
 
@@ -82,6 +98,7 @@ class Keys:
     def __init__(self, queries: ApiKeyQueries) -> None:
         self._queries = queries
         self._seen: dict[bytes, tuple[float, KnownKey]] = {}
+        self._told: dict[tuple[int | None, str], float] = {}
         self._renewing: dict[bytes, Task[KnownKey | None]] = {}
 
     async def authorize(self, request: Request, scope: str) -> None:
@@ -89,10 +106,27 @@ class Keys:
         token = read_token(request)
         key = self._recall(token) or await self._find(token)
         if key is None:
+            self._tell(request, 401, None, scope)
             raise unauthorized("The key is unknown, expired or revoked", ', error="invalid_token"')
         request.scope["key_id"] = key.id
         if scope not in key.scopes:
+            self._tell(request, 403, key.id, scope)
             raise forbidden(scope)
+
+    def _tell(self, request: Request, status: int, key: int | None, scope: str) -> None:
+        """Log who is refused: a key once for each scope, unknown ones once in TELL_INTERVAL."""
+        now = time.monotonic()
+        if now - self._told.get((key, scope), -math.inf) < (TELL_INTERVAL if key is None else math.inf):
+            return
+        self._told[key, scope] = now
+        client = request.client.host if request.client else None
+        fields = {"status": status, "key": key, "scope": scope, "client": client}
+        logger.warning("refused", extra={"fields": fields})
+
+    def find_id(self, token: bytes) -> int | None:
+        """Return the id of a key that was seen lately."""
+        _, key = self._seen.get(token, NEVER)
+        return key.id if key else None
 
     async def knows(self, request: Request) -> bool:
         """Return whether the request has a good key, whatever it may do; False where nobody can tell."""

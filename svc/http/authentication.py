@@ -18,6 +18,10 @@ class Authenticator(Protocol):
         """Return whether the request has a good token, whatever it may do; False where nobody can tell."""
         ...
 
+    def find_id(self, token: bytes) -> int | None:
+        """Return the id of a token that `allows` knows, for the log."""
+        ...
+
     def allows(self, token: bytes, scope: str) -> bool:
         """Return without waiting whether the token is known to hold the scope; False where it may not be."""
         ...

@@ -73,6 +73,8 @@ class PendingRequest(Struct, gc=False):
     target: bytes
     started: float
     ending: bytes
+    token: bytes
+    scope: str | None
 
 
 class FastPath:
@@ -102,6 +104,7 @@ class FastPath:
                 path = folder if end == "{id}" else operation.path
                 routes[path.encode()] = ScopedRoute(operation.fast, operation.scope)
         self._allows = authenticator.allows if authenticator else allows_nobody
+        self.authenticator = authenticator
         self.errors = errors
         self._heads: dict[bytes, RequestHead] = {}
         self._defaults: tuple[object, bytes] = None, b""
@@ -129,7 +132,9 @@ class FastPath:
             return None
         started = time.perf_counter() if self.log_requests else 0.0
         request_id = head.request_id or make_request_id()
-        return PendingRequest(key, found.route, request_id, target, started, head.ending)
+        return PendingRequest(
+            key, found.route, request_id, target, started, head.ending, head.token, found.scope
+        )
 
     def join_defaults(self, headers: list[tuple[bytes, bytes]]) -> bytes:
         """Return the lines of uvicorn's own headers, which are other ones each second."""
@@ -244,7 +249,9 @@ class FastProtocol(GuardedProtocol):
     def _respond(self, pending: PendingRequest, response: Response) -> None:
         if self._fast_path.log_requests:
             path = pending.target.partition(b"?")[0].decode()
-            scope = {"method": "GET", "path": path, "client": self.client}
+            authenticator = self._fast_path.authenticator
+            key_id = authenticator.find_id(pending.token) if authenticator and pending.scope else None
+            scope = {"method": "GET", "path": path, "client": self.client, "key_id": key_id}
             log_request(
                 scope, pending.request_id, response.status_code, time.perf_counter() - pending.started
             )

@@ -15,7 +15,7 @@ logger = logging.getLogger("svc")
 
 
 def log_request(scope: Mapping[str, Any], request_id: bytes, status: int, seconds: float) -> None:
-    """Write one line for a request. The query string stays out: it holds emails."""
+    """Write one line for a request. The query string stays out: it holds emails. A key is named by its id."""
     client = scope.get("client")
     fields = {
         "request_id": request_id.decode(),
@@ -24,6 +24,7 @@ def log_request(scope: Mapping[str, Any], request_id: bytes, status: int, second
         "status": status,
         "milliseconds": round(seconds * 1000, 3),
         "client": client[0] if client else None,
+        "key": scope.get("key_id"),
     }
     logger.info("request", extra={"fields": fields})
 
