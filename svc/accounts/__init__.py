@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
-from svc.accounts.commands import KEYS, welcome
+from svc.accounts.commands import KEYS, KeyCommands, welcome
 from svc.accounts.keys import ApiKeyQueries, Keys
 from svc.accounts.passwords import Passwords
 from svc.http.problems import OURS
@@ -23,6 +23,7 @@ def build(service: Service) -> Resource:
 
     return Resource(
         queries=[ApiKeyQueries],
+        offline_queries=[KeyCommands],
         constraints=CONSTRAINTS,
         commands=[KEYS],
         authenticator=Keys(service.bind(ApiKeyQueries)),

@@ -6,14 +6,23 @@ import re
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from svc.accounts.keys import KEY_CACHE_TTL, ApiKeyQueries, create_key, rotate_key
+from svc.accounts.keys import KEY_CACHE_TTL, ApiKeyQueries, create_key, hash_token, make_token
 from svc.config import Config
 from svc.http.resource import Command, CommandError, Resource, collect_scopes, read_positive
 from svc.postgres.pool import Database
+from svc.postgres.queries import Queries
 
 T = TypeVar("T")
+Q = TypeVar("Q", bound=Queries)
+
+
+class KeyCommands(Queries, Protocol, file="key_commands.sql"):
+    """queries/key_commands.sql"""
+
+    async def grant_api_key(self, *, id: int, scopes: list[str]) -> int: ...
+    async def rotate_api_key(self, *, id: int, key_hash: bytes, until: datetime) -> int | None: ...
 
 
 def configure_keys(parser: argparse.ArgumentParser, resources: Sequence[Resource]) -> None:
@@ -103,7 +112,7 @@ def run_revoke(config: Config, options: argparse.Namespace) -> int:
 
 def run_grant(config: Config, options: argparse.Namespace) -> int:
     """Add scopes to a key. Raises CommandError where there is none that may be used."""
-    if run_on_keys(config, lambda keys: keys.grant_api_key(id=options.id, scopes=options.scopes)):
+    if run_on(config, KeyCommands, partial(grant_key, options.id, options.scopes)):
         print(f"granted {','.join(options.scopes)} to {options.id}, within {KEY_CACHE_TTL:g} seconds")
         return 0
     raise CommandError(f"there is no key {options.id} that may be used")
@@ -112,7 +121,7 @@ def run_grant(config: Config, options: argparse.Namespace) -> int:
 def run_rotate(config: Config, options: argparse.Namespace) -> int:
     """Print a key in the place of one, which ends. Raises CommandError where there is none to be used."""
     until = datetime.now(UTC) + options.overlap
-    token = run_on_keys(config, partial(rotate_key, options.id, until))
+    token = run_on(config, KeyCommands, partial(rotate_key, options.id, until))
     if token is None:
         raise CommandError(f"there is no key {options.id} that may be used")
     print(f"key {options.id} ends at {until:%Y-%m-%d %H:%MZ}; in its place:")
@@ -120,13 +129,30 @@ def run_rotate(config: Config, options: argparse.Namespace) -> int:
     return 0
 
 
+async def grant_key(id_: int, scopes: list[str], queries: KeyCommands) -> int:
+    """Add scopes; return 0 where there is no such key."""
+    return await queries.grant_api_key(id=id_, scopes=scopes)
+
+
+async def rotate_key(id_: int, until: datetime, queries: KeyCommands) -> str | None:
+    """Store a new key in the place of one, which ends; return the token, None where there is no such key."""
+    token = make_token()
+    made = await queries.rotate_api_key(id=id_, key_hash=hash_token(token.encode()), until=until)
+    return token if made else None
+
+
 def run_on_keys(config: Config, use: Callable[[ApiKeyQueries], Coroutine[Any, Any, T]]) -> T:
     """Run something on the keys of a database, and return what it returns."""
+    return run_on(config, ApiKeyQueries, use)
+
+
+def run_on(config: Config, kind: type[Q], use: Callable[[Q], Coroutine[Any, Any, T]]) -> T:
+    """Run something on queries of a database, and return what it returns."""
 
     async def run() -> T:
         database = Database(config)
         try:
-            return await use(ApiKeyQueries.bind(database))
+            return await use(kind.bind(database))
         finally:
             await database.close()
 

@@ -57,8 +57,6 @@ class ApiKeyQueries(Queries, Protocol, file="api_keys.sql"):
     async def get_api_key(self, *, key_hash: bytes) -> KnownKey | None: ...
     async def list_api_keys(self) -> list[ApiKey]: ...
     async def revoke_api_key(self, *, id: int) -> int: ...
-    async def grant_api_key(self, *, id: int, scopes: list[str]) -> int: ...
-    async def rotate_api_key(self, *, id: int, key_hash: bytes, until: datetime) -> int | None: ...
 
 
 def make_token() -> str:
@@ -80,13 +78,6 @@ async def create_key(
         name=name, key_hash=hash_token(token.encode()), scopes=scopes, expires_at=expires_at
     )
     return token
-
-
-async def rotate_key(id_: int, until: datetime, queries: ApiKeyQueries) -> str | None:
-    """Store a new key in the place of one, which ends; return the token, None where there is no such key."""
-    token = make_token()
-    made = await queries.rotate_api_key(id=id_, key_hash=hash_token(token.encode()), until=until)
-    return token if made else None
 
 
 class Keys:

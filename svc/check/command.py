@@ -9,6 +9,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from msgspec import Struct, structs
 
+from svc.check.catalog import ANALYSIS
 from svc.check.findings import Finding, Kind, describe_mismatch, find, name_file
 from svc.check.footprint import complete
 from svc.check.growth import Growth, is_hot
@@ -66,7 +67,7 @@ async def check(
     """
     release = read_release(against) if against is not None else None
     await migrate(config)
-    resources = [MACHINERY, *resources]
+    resources = [MACHINERY, ANALYSIS, *resources]
     pairs, found = read_pairs(resources)
     queries = [query for query, _ in pairs]
     revealer = next((resource.revealer for resource in resources if resource.revealer), "")

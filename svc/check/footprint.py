@@ -4,11 +4,12 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 
+from svc.check.catalog import Routine
 from svc.check.kinds import Permission
 from svc.check.schema import Catalog, find_views
 from svc.check.scope import Scope
 from svc.check.tree import Node, listed, parse_tree, walk
-from svc.postgres.catalog import Column, Fact, Routine
+from svc.postgres.catalog import Column, Fact
 from svc.postgres.proven import FUNCTION, INDEX, KEY, NOT_NULL, TYPE, VIEW, Footprint
 
 PRIVILEGE_OFFSET = 7

@@ -9,11 +9,12 @@ from uuid import UUID
 
 import asyncpg
 
+from svc.check.catalog import AnalysisQueries
 from svc.check.prove import Schema
 from svc.check.scratch import ScratchConnection
 from svc.check.types import split_optional
 from svc.http.fields import JsonObject
-from svc.postgres.catalog import CatalogQueries, Column
+from svc.postgres.catalog import Column
 
 FEW, ROWS = 2_000, 20_000
 """Both are enough for a plan to show what an index is worth: an empty table is always read whole."""
@@ -83,7 +84,7 @@ async def fill(
 
     Return the tables that stay empty, each with the reason: trials on them would show nothing.
     """
-    labels = {enum.name: enum.labels for enum in await CatalogQueries.bind(connection).list_enum_labels()}
+    labels = {enum.name: enum.labels for enum in await AnalysisQueries.bind(connection).list_enum_labels()}
     tables: dict[str, list[Column]] = {}
     for column in schema.catalog.columns.values():
         known = str(column.relation) in schema.catalog.views

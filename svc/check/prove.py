@@ -12,6 +12,7 @@ from asyncpg.prepared_stmt import PreparedStatement
 from msgspec import Struct, structs
 
 from svc.check.arrays import find_unnested, has_one_row, is_nested, read_array
+from svc.check.catalog import AnalysisQueries
 from svc.check.findings import Finding, Kind, find, find_column, find_parameter, find_position
 from svc.check.footprint import find_footprint
 from svc.check.nulls import Nulls
@@ -22,7 +23,6 @@ from svc.check.scratch import ScratchConnection
 from svc.check.secrets import Secrets
 from svc.check.tree import parse_queries
 from svc.check.types import describe, fits, split_optional, split_secret
-from svc.postgres.catalog import CatalogQueries
 from svc.postgres.mapping import find_struct, is_struct
 from svc.postgres.proven import Footprint
 from svc.postgres.queries import Signature
@@ -46,7 +46,7 @@ class Schema(Struct, frozen=True):
 async def read_schema(connection: ScratchConnection) -> Schema:
     """Read what the proofs look at."""
     catalog = await read_catalog(connection)
-    enums = await CatalogQueries.bind(connection).list_enum_labels()
+    enums = await AnalysisQueries.bind(connection).list_enum_labels()
     return Schema(catalog, Secrets(catalog), Nulls(), {enum.name: enum.labels for enum in enums})
 
 
@@ -193,7 +193,7 @@ class Proof:
         types = ", ".join(type_name(type_) for type_ in statement.get_parameters())
         tree = await read_tree(self.connection, find_body(self.query.sql), types)
         (parsed,) = parse_queries(tree)
-        queries = CatalogQueries.bind(self.connection)
+        queries = AnalysisQueries.bind(self.connection)
         await read_views(queries, self.schema.catalog, find_views([parsed]))
         return Scope(parsed, self.schema.catalog, self._read_parameters())
 

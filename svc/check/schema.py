@@ -7,9 +7,10 @@ from typing import Any, TypeVar, cast
 import asyncpg
 from msgspec import Struct, structs
 
+from svc.check.catalog import AnalysisQueries, Routine, TableConstraint
 from svc.check.scratch import ScratchConnection
 from svc.check.tree import Node, parse_queries, parse_tree, walk
-from svc.postgres.catalog import CatalogQueries, Column, Routine, TableConstraint, UniqueKey
+from svc.postgres.catalog import CatalogQueries, Column, UniqueKey
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -55,13 +56,13 @@ class Catalog(Struct, frozen=True):
 
 async def read_catalog(connection: ScratchConnection) -> Catalog:
     """Read what the analysis looks at, and the queries of our views."""
-    queries = CatalogQueries.bind(connection)
+    queries, stored = AnalysisQueries.bind(connection), CatalogQueries.bind(connection)
     routines = [await read_body(connection, routine) for routine in await queries.list_routines()]
-    columns = await queries.list_columns(system=True)
+    columns = await stored.list_columns(system=True)
     catalog = Catalog(
         columns={(str(c.relation), str(c.number)): c for c in columns},
         tables={str(c.relation): c.table_name for c in columns if c.own},
-        unique=group((str(key.relation), key) for key in await queries.list_unique_keys(system=True)),
+        unique=group((str(key.relation), key) for key in await stored.list_unique_keys(system=True)),
         functions={str(function.number): function.name for function in await queries.list_functions()},
         operators={str(operator.number): operator.name for operator in await queries.list_operators()},
         constraints=group_constraints(await queries.list_constraints()),
@@ -105,7 +106,7 @@ def group_constraints(constraints: Sequence[TableConstraint]) -> dict[str, list[
     )
 
 
-async def read_views(queries: CatalogQueries, catalog: Catalog, relations: set[str]) -> None:
+async def read_views(queries: AnalysisQueries, catalog: Catalog, relations: set[str]) -> None:
     """Read the queries of views, and of the views that these name, unless they are known."""
     while missing := relations - catalog.views.keys():
         found = {str(v.relation): v.tree for v in await queries.list_views(relations=[*map(int, missing)])}
@@ -139,4 +140,4 @@ async def read_tree(connection: ScratchConnection, body: str, arguments: str, re
     async with connection.undone():
         head = f"create function pg_temp.proof({arguments}) returns {result}"
         await connection.execute(f"{head} begin atomic {body}; end")
-        return await CatalogQueries.bind(connection).get_function_body(name="proof") or ""
+        return await AnalysisQueries.bind(connection).get_function_body(name="proof") or ""

@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from svc.check.catalog import Routine
 from svc.check.kinds import Entry, Returned, Statement
 from svc.check.schema import Catalog
 from svc.check.tree import Node, listed, parse_queries, walk, walk_own
-from svc.postgres.catalog import Column, Routine
+from svc.postgres.catalog import Column
 
 
 class Parameters(NamedTuple):

@@ -18,12 +18,13 @@ from collections.abc import Iterator
 from functools import cached_property
 from typing import Any, cast
 
+from svc.check.catalog import Routine
 from svc.check.fixpoint import Fixpoint
 from svc.check.kinds import Entry, Param, Sublink
 from svc.check.schema import Catalog
 from svc.check.scope import Scope, find_aliased, open_body, open_view
 from svc.check.tree import Node, listed, relabelled, walk, walk_own
-from svc.postgres.catalog import Column, Routine
+from svc.postgres.catalog import Column
 
 Found = frozenset[str]
 """Secret columns, by name."""

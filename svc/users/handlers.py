@@ -16,6 +16,7 @@ from svc.http.parsing import MERGE_PATCH_TYPES, invalid_body, parse_id, read_bod
 from svc.http.problems import Problem, not_changed
 from svc.http.resource import Resource, Service
 from svc.postgres.batching import Ids, ReadBatcher, WriteBatcher, batch_by_id
+from svc.postgres.errors import ConstraintError
 from svc.postgres.queries import Queries
 from svc.postgres.queueing import Limits
 from svc.postgres.secret import Secret
@@ -87,6 +88,7 @@ class UserQueries(Queries, Protocol, file="users.sql"):
         self, *, new: CreateUser, hashed_password: str, key: IdempotencyKey
     ) -> StoredUser | None: ...
     async def get_first_answer(self, *, key: IdempotencyKey) -> FirstAnswer | None: ...
+    async def forget_answer(self, *, key: IdempotencyKey) -> int: ...
     async def get_user(self, *, id: int, with_profile: bool) -> StoredUser | None: ...
     async def get_users(self, *, ids: Ids) -> list[StoredUser]: ...
     async def update_users(self, *, changes: list[SmallChange]) -> list[StoredUser]: ...
@@ -132,11 +134,23 @@ class Users:
         if first := await self._queries.get_first_answer(key=key):
             return await self._repeat(new, first, owner)
         hashed = await self._passwords.hash(new.password, owner)
-        if user := await self._queries.create_user_once(new=new, hashed_password=hashed, key=key):
+        if user := await self._create_and_remember(new, hashed, key):
             return user
         if first := await self._queries.get_first_answer(key=key):  # it was made while we hashed
             return await self._repeat(new, first, owner)
         raise EMAIL_TAKEN.problem()
+
+    async def _create_and_remember(
+        self, new: CreateUser, hashed: str, key: IdempotencyKey
+    ) -> StoredUser | None:
+        """Create a user; where the key was used more than a day ago, that is forgotten first."""
+        create = partial(self._queries.create_user_once, new=new, hashed_password=hashed, key=key)
+        try:
+            return await create()
+        except ConstraintError:
+            if not await self._queries.forget_answer(key=key):
+                raise
+            return await create()
 
     async def _repeat(self, new: CreateUser, first: FirstAnswer, owner: object) -> StoredUser:
         """Return the user as it was first answered. Raises Problem 422 where the body is another one now."""

@@ -187,6 +187,8 @@ def roll_out(checkout: Path, over: str) -> Ran:
     )
     edit(keys, "select id, scopes\n", "select id, rights as scopes\n")
     edit(keys, "select id, name, scopes,", "select id, name, rights as scopes,")
+    commands = checkout / "queries/key_commands.sql"
+    commands.write_text(re.sub(r"(?<!:)\bscopes\b", "rights", commands.read_text()))
     table = "alter table idempotency_keys"
     add_migration(checkout, "0902_ask", f"{table} add made_by text not null;", f"{table} drop made_by;")
     edit(users, "insert into idempotency_keys (key_hash,", "insert into idempotency_keys (made_by, key_hash,")
@@ -345,6 +347,7 @@ def test_a_file_that_cannot_be_read_is_a_finding_among_others(after: After) -> N
 
 
 RENAMED = {"create_api_key": "key_hash, rights", "get_api_key": "id, rights", "list_api_keys": "name, rights"}
+RENAMED_COMMANDS = {"grant_api_key": "set rights", "rotate_api_key": "select rights"}
 
 
 def test_an_old_query_that_does_not_prepare_on_the_new_schema_is_an_error(after: After) -> None:
@@ -360,7 +363,7 @@ def test_an_old_query_that_stores_or_returns_something_else_on_the_new_schema_is
 ) -> None:
     ran = after("over the first release")
     found = {(kind, file, query) for kind, file, _, query in ran.find()}
-    others = {found_ for found_ in found if found_[2] not in RENAMED}
+    others = {found_ for found_ in found if found_[2] not in {*RENAMED, *RENAMED_COMMANDS}}
     assert others == {
         ("rollout", "first:queries/users.sql", name) for name in ("create_user", "create_user_once")
     }
@@ -371,6 +374,7 @@ def test_an_old_query_that_stores_or_returns_something_else_on_the_new_schema_is
 def test_a_new_query_that_does_not_outlive_a_rollback_is_a_warning(after: After) -> None:
     ran = after("over the first release")
     expected = [ran.place("rollout", "queries/api_keys.sql", *new) for new in RENAMED.items()]
+    expected += [ran.place("rollout", "queries/key_commands.sql", *new) for new in RENAMED_COMMANDS.items()]
     expected += [ran.place("rollout", "queries/users.sql", "create_user_once", "(made_by,")]
     found = {place for place in ran.find(warning=True) if not place[1].startswith("first:")}
     assert sorted(found) == expected

@@ -22,6 +22,7 @@ from starlette.types import ASGIApp
 
 from svc.accounts.keys import ApiKeyQueries, create_key
 from svc.app import build_resources
+from svc.check.catalog import ANALYSIS
 from svc.config import Config, DatabaseUrl
 from svc.http import resource
 from svc.http.application import make_app, warm
@@ -56,7 +57,7 @@ def at(url: str, database: str) -> DatabaseUrl:
     return DatabaseUrl(urlunsplit(urlsplit(url)._replace(path=f"/{database}")))
 
 
-RESOURCES = [resource.MACHINERY, *build_resources(resource.Outline(Config()))]
+RESOURCES = [resource.MACHINERY, ANALYSIS, *build_resources(resource.Outline(Config()))]
 """What the app lists, and the machinery's own part."""
 
 QUERIES: list[Any] = resource.collect_queries(RESOURCES)
