@@ -252,7 +252,7 @@ def export(trial: Trial) -> None:
 def imports(trial: Trial) -> None:
     """Expect users with ready hashes under lower-cased emails, where the server offers imports."""
     hashed = argon2.PasswordHasher(1, 8, 1).hash(PASSWORD)
-    names: list[dict[str, str | None]] = [{}, {"display_name": None}, {"display_name": 'Zoë "\n\\\u2028'}]
+    names: list[dict[str, str | None]] = [{}, {"display_name": None}, {"display_name": 'Zoë "\\\u2028'}]
     emails = [f"{trial.mark}Import-{number}@Example.com" for number in range(len(names))]
     lines = [
         json.dumps({"email": email, "hashed_password": hashed, **name}) + "\n"

@@ -54,6 +54,7 @@ class CycleTransport:
     ) -> None:
         self.is_wasted: Callable[[], bool] = is_wasted
         self.write = transport.write
+        self.stop = transport.close
         self.is_closing = transport.is_closing
         self.close: Callable[[], object] = end
 
@@ -134,6 +135,7 @@ class Cycle(RequestResponseCycle):
         headers = [*response.raw_headers, (b"x-request-id", request_id), (b"connection", b"close")]
         await self.send({"type": "http.response.start", "status": 503, "headers": headers})
         await self.send({"type": "http.response.body", "body": bytes(response.body), "more_body": False})
+        cast("CycleTransport", self.transport).stop()  # there is no time to read on
 
     async def _send_part(self, message: HTTPResponseBodyEvent) -> None:
         """Send a part of a body. Of one without a length, each part is as long as uvicorn expects."""

@@ -10,7 +10,7 @@ import pytest
 
 from svc.config import Config
 from svc.http import server
-from tests.support import Service, make_key, problem, with_settings
+from tests.support import Service, with_settings
 from tests.support.raw import Ground, Wire, get, make, status_of
 from tests.support.things import serve_things
 from tests.support.waiting import wait_for
@@ -40,40 +40,6 @@ def test_hosts_are_served_that_are_named(service: Service, ground: Ground, host:
     with Wire(service) as wire:
         assert status_of(wire.ask(warm)) == status_of(wire.ask(warm)) == 200
         assert status_of(wire.ask(request)) == status
-
-
-def test_a_client_of_http_1_0_gets_no_chunks_and_keeps_its_connection_where_it_asks(ground: Ground) -> None:
-    with Service(ground.config) as running:
-        key = f"Authorization: Bearer {make_key(running.config)}"
-        with Wire(running) as wire:
-            for _ in range(3):
-                answer = wire.ask(make("GET /health/live HTTP/1.0", "Connection: keep-alive"))
-                assert b"\r\nconnection: keep-alive\r\n" in answer
-            wire.send(make("GET /users/export HTTP/1.0", key, "Connection: keep-alive"))
-            answer = wire.read_all()
-        assert status_of(answer) == 200
-        assert b"transfer-encoding" not in answer
-        assert b"\r\nconnection: close\r\n" in answer
-
-
-def test_two_idempotency_keys_are_refused_and_quotes_are_no_part_of_one(
-    client_of_users: httpx.Client,
-) -> None:
-    body = {"email": "ada@example.com", "password": "correct horse"}
-    twice = [("Idempotency-Key", "a"), ("Idempotency-Key", "a")]
-    problem(client_of_users.post("/users", json=body, headers=twice), 400)
-    made = [
-        client_of_users.post("/users", json=body, headers={"Idempotency-Key": key}).raise_for_status().json()
-        for key in ("a", '"a"')
-    ]
-    assert made[0] == made[1]
-
-
-@pytest.fixture
-def client_of_users(ground: Ground) -> Iterator[httpx.Client]:
-    """A client that may write users."""
-    with Service(ground.config) as running, running.client(make_key(running.config)) as client:
-        yield client
 
 
 def test_an_upload_that_the_service_does_not_wait_for_is_told_so(

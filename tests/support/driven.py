@@ -20,7 +20,7 @@ from tests.support.raw import normalise
 LIMIT = 4096
 SECONDS = 10.0
 KEEP_ALIVE = 5.0
-TURNS = 12
+TURNS = 24
 """Turns of the event loop after which nothing happens any more but by a timer; a request takes seven."""
 
 

@@ -37,7 +37,7 @@ async def opened(
 def make_query(sql: str) -> Query:
     """Return a query that is in no file of ours; one that takes its time is not to be run twice."""
     reads = "pg_sleep" not in sql and "insert" not in sql
-    query = msgspec.structs.replace(load("catalog.sql")["list_functions"], sql=sql, reads=reads)
+    query = msgspec.structs.replace(load("analysis.sql")["list_functions"], sql=sql, reads=reads)
     TEXTS[query] = sql
     return query
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from svc.config import Config
 from tests.support import Service, make_key, problem, with_settings
 from tests.support.exports import FILL, PATH, find_exports
+from tests.support.raw import Wire, make, status_of
 from tests.support.waiting import wait_for
 
 Sql = Callable[..., list[tuple[Any, ...]]]
@@ -225,3 +226,16 @@ def test_an_export_is_no_page_and_is_not_kept(client: httpx.Client) -> None:
         head = client.head(PATH, headers=headers).headers
         assert head["content-disposition"] == f'attachment; filename="{name}"'
         assert (head["cache-control"], head["x-content-type-options"]) == ("no-store", "nosniff")
+
+
+def test_a_client_of_http_1_0_gets_no_chunks_and_keeps_its_connection_where_it_asks(service: Service) -> None:
+    running, key = service, f"Authorization: Bearer {make_key(service.config)}"
+    with Wire(running) as wire:
+        for _ in range(3):
+            answer = wire.ask(make("GET /health/live HTTP/1.0", "Connection: keep-alive"))
+            assert b"\r\nconnection: keep-alive\r\n" in answer
+        wire.send(make("GET /users/export HTTP/1.0", key, "Connection: keep-alive"))
+        answer = wire.read_all()
+    assert status_of(answer) == 200
+    assert b"transfer-encoding" not in answer
+    assert b"\r\nconnection: close\r\n" in answer

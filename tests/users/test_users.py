@@ -389,3 +389,16 @@ def test_names_have_no_control_characters(client: Client, users: list[Object], o
 def test_names_have_joiners_and_plain_direction_marks(client: Client, users: list[Object], name: str) -> None:
     answer = client.patch(f"/users/{users[0]['id']}", json={"display_name": name}).raise_for_status()
     assert answer.json()["display_name"] == name
+
+
+def test_two_idempotency_keys_are_refused_and_quotes_are_no_part_of_one(
+    client: Client,
+) -> None:
+    body = {"email": "ada@example.com", "password": "correct horse"}
+    twice = [("Idempotency-Key", "a"), ("Idempotency-Key", "a")]
+    problem(client.post("/users", json=body, headers=twice), 400)
+    made = [
+        client.post("/users", json=body, headers={"Idempotency-Key": key}).raise_for_status().json()
+        for key in ("a", '"a"')
+    ]
+    assert made[0] == made[1]
