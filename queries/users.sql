@@ -68,13 +68,13 @@ from created;
 -- What the first request with this Idempotency-Key was answered, and what tells whether this is a retry of it; for a day.
 select user_id, email, display_name, rfc3339(created_at) as created_at, hashed_password, body_hash = :key.body_hash as same_body
 from idempotency_keys
-where key_hash = :key.key_hash and created_at >= now() - interval '1 day';
+where key_hash = :key.key_hash and created_at + interval '1 day' > now();
 
 -- name: forget_answer :execrows
 -- @hot
 -- Removes what was answered to this Idempotency-Key more than a day ago.
 delete from idempotency_keys
-where key_hash = :key.key_hash and created_at < now() - interval '1 day';
+where key_hash = :key.key_hash and created_at + interval '1 day' <= now();
 
 -- name: get_user :one
 -- @hot

@@ -114,7 +114,7 @@ KEYS = {
         "update_user",
     },
     "api_keys_key_hash_key": {"get_api_key", "create_api_key"},
-    "idempotency_keys_pkey": {"get_first_answer", "create_user_once"},
+    "idempotency_keys_pkey": {"get_first_answer", "forget_answer", "create_user_once"},
     "migration_checksums_pkey": {"create_checksum"},
 }
 """Who finds one row at most because of a key, who is refused by it, and by what it takes along."""
