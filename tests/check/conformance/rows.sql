@@ -449,7 +449,7 @@ insert into halves (id, a, b) values (:n, :name, :maybe_name) on conflict (id) d
 insert into halves (id, a, b) values (:n, :name, 'b') on conflict (id) do update set a = coalesce(halves.a, excluded.b, 'x'), b = excluded.b returning a, b, id as c;
 
 -- name: update_of_what_is_given :many
--- @needs: 15
+-- @needs: 18
 -- @expect: a b? before? | 0..1
 update halves set a = :name, b = :maybe_name where id = :id returning a, b, old.a as before;
 
