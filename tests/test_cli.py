@@ -85,7 +85,7 @@ def test_keys_are_made_listed_and_revoked_while_the_service_runs(first: Served) 
     wait_for(lambda: first.post("/users", key, body).status_code == 201)
     *_, newer = first.cli.run("keys", "rotate", number, "--overlap", "1h").splitlines()
     assert [first.get("/users", each).status_code for each in (key, newer)] == [200, 200]
-    *_, newest = first.cli.run("keys", "rotate", str(int(number) + 1), "--overlap", "0m").splitlines()
+    *_, newest = first.cli.run("keys", "rotate", str(int(number) + 1), "--overlap", "0").splitlines()
     wait_for(lambda: first.get("/users", newer).status_code == 401)
     assert [first.get("/users", each).status_code for each in (key, newest)] == [200, 200]
     assert "revoked" in first.cli.run("keys", "revoke", number)
@@ -100,6 +100,7 @@ keys create
 keys create --name x --scopes users:own
 keys create --name x
 keys create --name x --scopes all --expires soon
+keys create --name x --scopes all --expires 0d
 keys grant 1
 keys rotate 1 --overlap soon
 migrate --rollback 0

@@ -43,7 +43,9 @@ def configure_keys(parser: argparse.ArgumentParser, resources: Sequence[Resource
     grant.set_defaults(run=run_grant)
     rotate = commands.add_parser("rotate", help="make a key in the place of one, which ends after a while")
     rotate.add_argument("id", type=read_positive)
-    rotate.add_argument("--overlap", type=read_duration, default=timedelta(days=1), metavar="1d")
+    rotate.add_argument(
+        "--overlap", type=read_overlap, default="1d", metavar="1d", help="how long both let in; 0: not at all"
+    )
     rotate.set_defaults(run=run_rotate)
     revoke = commands.add_parser("revoke", help="end a key")
     revoke.add_argument("id", type=read_positive)
@@ -74,11 +76,16 @@ def read_scopes(known: Sequence[str], text: str) -> list[str]:
 
 def read_duration(text: str) -> timedelta:
     """Read 90d, 12h, 30m."""
-    match = re.fullmatch(r"([0-9]{1,5})([dhm])", text)
+    match = re.fullmatch(r"([1-9][0-9]{0,4})([dhm])", text)
     if not match:
         raise argparse.ArgumentTypeError("expected something like 90d, 12h or 30m")
     unit = {"d": "days", "h": "hours", "m": "minutes"}[match[2]]
     return timedelta(**{unit: int(match[1])})
+
+
+def read_overlap(text: str) -> timedelta:
+    """Read the same, or 0."""
+    return timedelta() if text == "0" else read_duration(text)
 
 
 def run_create(config: Config, options: argparse.Namespace) -> int:

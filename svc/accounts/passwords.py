@@ -130,7 +130,9 @@ class Passwords:
         most = max(self._waiting, key=lambda each: len(self._waiting[each]), default=owner)
         if len(self._waiting.get(owner, ())) + 1 >= len(self._waiting.get(most, ())):
             raise too_many()
-        self._waiting[most].pop().outcome.set_exception(too_many())
+        dropped = self._waiting[most].pop().outcome
+        if not dropped.done():  # who asked may have left this very moment
+            dropped.set_exception(too_many())
 
     def _start(self) -> None:
         """Begin with what waits, of each owner in turn, as long as there is a thread."""
@@ -168,6 +170,7 @@ class Passwords:
 
     def close(self) -> None:
         """Let what runs finish and drops what waits."""
+        self._waiting.clear()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 

@@ -7,7 +7,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from svc.http.headers import format_etag, matches_if_none_match, read_header, read_if_match
+from svc.http.headers import format_etag, matches_if_match, matches_if_none_match
 from svc.http.problems import Problem, not_changed, not_found
 
 NDJSON = "application/x-ndjson"
@@ -77,10 +77,8 @@ def answer_found(
     """
     if row is None:
         raise not_found(what)
-    if request and read_header(request, b"if-match"):
-        versions = read_if_match(request)
-        if versions is not None and row.version not in versions:
-            raise not_changed(row, what)
+    if request and not matches_if_match(request, row.version):
+        raise not_changed(row, what)
     if request and matches_if_none_match(request, row.version):
         headers = {"ETag": format_etag(row.version), "Cache-Control": "private, no-cache"}
         return Response(status_code=304, headers=headers)

@@ -73,8 +73,10 @@ class PendingRequest(Struct, gc=False):
     target: bytes
     started: float
     ending: bytes
-    token: bytes
-    scope: str | None
+    key_id: int | None
+
+
+NOTHING_NOTED: tuple[float, None] = 0.0, None
 
 
 class FastPath:
@@ -104,7 +106,7 @@ class FastPath:
                 path = folder if end == "{id}" else operation.path
                 routes[path.encode()] = ScopedRoute(operation.fast, operation.scope)
         self._allows = authenticator.allows if authenticator else allows_nobody
-        self.authenticator = authenticator
+        self._authenticator = authenticator
         self.errors = errors
         self._heads: dict[bytes, RequestHead] = {}
         self._defaults: tuple[object, bytes] = None, b""
@@ -130,11 +132,14 @@ class FastPath:
         head = self._heads.get(rest) or self._read_head(rest)
         if head is None or (found.scope and not self._allows(head.token, found.scope)):
             return None
-        started = time.perf_counter() if self.log_requests else 0.0
         request_id = head.request_id or make_request_id()
-        return PendingRequest(
-            key, found.route, request_id, target, started, head.ending, head.token, found.scope
-        )
+        started, key_id = self._note(head, found) if self.log_requests else NOTHING_NOTED
+        return PendingRequest(key, found.route, request_id, target, started, head.ending, key_id)
+
+    def _note(self, head: RequestHead, found: ScopedRoute) -> tuple[float, int | None]:
+        """Return what the log will want to know: when a request came, and with which key."""
+        asks = self._authenticator if found.scope else None
+        return time.perf_counter(), asks.find_id(head.token) if asks else None
 
     def join_defaults(self, headers: list[tuple[bytes, bytes]]) -> bytes:
         """Return the lines of uvicorn's own headers, which are other ones each second."""
@@ -249,9 +254,7 @@ class FastProtocol(GuardedProtocol):
     def _respond(self, pending: PendingRequest, response: Response) -> None:
         if self._fast_path.log_requests:
             path = pending.target.partition(b"?")[0].decode()
-            authenticator = self._fast_path.authenticator
-            key_id = authenticator.find_id(pending.token) if authenticator and pending.scope else None
-            scope = {"method": "GET", "path": path, "client": self.client, "key_id": key_id}
+            scope = {"method": "GET", "path": path, "client": self.client, "key_id": pending.key_id}
             log_request(
                 scope, pending.request_id, response.status_code, time.perf_counter() - pending.started
             )

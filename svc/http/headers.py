@@ -52,8 +52,14 @@ def matches_if_none_match(request: Request, version: int) -> bool:
     return "*" in tags or format_etag(version) in [tag.removeprefix("W/") for tag in tags]
 
 
+def matches_if_match(request: Request, version: int) -> bool:
+    """Return whether If-Match lets this version pass; weak tags never match (RFC 9110, 13.1.1)."""
+    tags = read_etags(request, "if-match")
+    return tags is None or "*" in tags or format_etag(version) in tags
+
+
 def read_if_match(request: Request) -> list[int] | None:
-    """Return the versions that If-Match lets pass, None for any; weak tags never match (RFC 9110, 13.1.1).
+    """Return the versions that a change may be of, None for any; weak tags never match (RFC 9110, 13.1.1).
 
     `If-None-Match: *` lets none pass (13.1.2).
     """

@@ -28,8 +28,12 @@ bytes came in. Each connection is in one `State`:
 - REFUSING: something is wrong with a body whose request the app works on. Nothing more is parsed. If the
   app answers without the rest of the body, that answer stands; if it asks for the rest, the refusal is sent.
 - LINGERING: the last answer is sent, and the client may still be sending. A close now would reset the
-  connection, which can take the answer out of the client's hands (RFC 9112, 9.6): reads on, within bounds.
+  connection, which can take the answer out of the client's hands (RFC 9112, 9.6): reads on, within bounds
+  of time and bytes, and the slower the more connections do so.
 - CLOSED: nothing is read or written any more.
+
+What all connections together hold and do is bounded, too: svc/http/load.py. What a head must be beyond its
+grammar is in svc/http/heads.py; its request line is fed when it is whole, so that it is judged as one.
 
 From HEAD to TRAILERS the request must come in fast enough, or it is refused with 408. `TRANSITIONS` lists
 every change of state that there is; the tests hold each connection to it.
@@ -97,9 +101,6 @@ LARGE = 16_384
 
 DRAIN_SIZE = 65_536
 """Bytes of a body that are read and dropped after its answer, to keep the connection."""
-
-LAST_LOOK = 0.001
-"""Seconds between the end of an idle connection's time and its end."""
 
 FEED_SIZE = 4096
 MAX_TURN = 0.001
@@ -518,13 +519,13 @@ class GuardedProtocol(HttpToolsProtocol):
             self._arm_keep_alive(rest)
         else:  # what the network has brought already is read before this: it is no idle connection
             self._unset_keepalive_if_required()
-            self.timeout_keep_alive_task = self.loop.call_later(LAST_LOOK, self._close_idle, self._last_used)
+            self.loop.call_soon(self.loop.call_soon, self._close_idle, self._last_used)
 
     def _close_idle(self, last_used: float) -> None:
         """Close a connection, unless something came in since it was looked at."""
         if self._state is IDLE and last_used == self._last_used:
             self._close()
-        else:
+        elif self._state not in ENDED:
             self._arm_keep_alive(self.timeout_keep_alive)
 
     def _arm_keep_alive(self, seconds: float) -> None:

@@ -81,7 +81,7 @@ class Export(Response):
                 async with asyncio.timeout(self._exporter.seconds):
                     await self._send(scope, send)
         except TimeoutError:
-            raise unavailable("The export took too long", "too-slow") from None
+            raise unavailable("The export took too long", "query-timeout") from None
         await send({"type": "http.response.body"})
 
     async def _send(self, scope: Scope, send: Send) -> None:

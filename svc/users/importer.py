@@ -32,13 +32,13 @@ from svc.users.scopes import WRITE
 from svc.users.structs import ImportUser
 
 BLOCK_BYTES = 200_000
-"""Bytes of an import that are loaded at once, and one line more: about a thousand users."""
+"""Bytes of an import that are parsed or loaded at once, and one line more: about a thousand users."""
 
 SPOOL_MAX_SIZE = 1_048_576
 """Bytes of an import that are kept in memory before a file is made."""
 
 BLOCK_LINES = 100
-"""Lines of an import that are parsed together, beside the event loop."""
+"""Lines of an import that are parsed together at most, beside the event loop."""
 
 
 Errors = tuple[FieldError, ...]
@@ -219,12 +219,13 @@ async def read_lines(request: Request, longest: int, most: int) -> AsyncIterator
 
 async def number_lines(lines: AsyncIterator[bytes]) -> AsyncIterator[tuple[int, list[bytes]]]:
     """Yield the number of a line, from 1, with this line and some that follow."""
-    first, block = 1, list[bytes]()
+    first, block, size = 1, list[bytes](), 0
     async for line in lines:
         block.append(line)
-        if len(block) == BLOCK_LINES:
+        size += len(line)
+        if len(block) == BLOCK_LINES or size >= BLOCK_BYTES:
             yield first, block
-            first, block = first + BLOCK_LINES, []
+            first, block, size = first + len(block), [], 0
     yield first, block
 
 

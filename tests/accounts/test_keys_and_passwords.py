@@ -302,3 +302,17 @@ def test_owners_take_turns_and_the_one_with_the_most_gives_way(gate: Gate) -> No
     order, statuses = asyncio.run(run())
     assert statuses == [200, 200, 200, 503, 503, 200, 200]
     assert order == ["many", "many", "few", "many", "few"]
+
+
+def test_whoever_leaves_as_another_comes_takes_nothing_from_it(gate: Gate) -> None:
+    async def run() -> list[str]:
+        with closing(Passwords(Config(hash_threads=1, hash_queue=3))) as passwords:
+            many = [asyncio.create_task(passwords.hash(PASSWORD, "many")) for _ in range(4)]
+            await asyncio.sleep(0)
+            many[-1].cancel()  # and before that is noticed, another one comes
+            other = passwords.hash(PASSWORD, "other")
+            gate.opened.set()
+            outcomes = await asyncio.gather(other, *many, return_exceptions=True)
+        return [type(outcome).__name__ for outcome in outcomes]
+
+    assert asyncio.run(run()) == ["str", "str", "str", "str", "CancelledError"]

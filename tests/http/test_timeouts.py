@@ -75,7 +75,7 @@ def test_who_is_slow_is_cut_off_in_time_and_not_before(name: str, short_cut: boo
         return statuses(heard.said), seconds
 
     codes, end = runner().run(run())
-    assert (codes, end) == (client.codes, pytest.approx(client.end, abs=0.21))
+    assert (codes, end) == (client.codes, pytest.approx(client.end, abs=0.11))
 
 
 Act = Callable[[Conversation], Coroutine[Any, Any, None]]

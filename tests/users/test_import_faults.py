@@ -1,9 +1,10 @@
 """Imports that are cut, meet others, fail in the middle, or are large."""
 
+import asyncio
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 
 from svc.config import Config, DatabaseUrl
 from svc.http.protocol import RECEIVING
+from svc.users.importer import BLOCK_BYTES, number_lines
 from tests.support import Service, make_key, problem, with_settings
 from tests.support.imports import NDJSON, PATH, Sql, emails, line, lines, post
 from tests.support.waiting import wait_for
@@ -211,3 +213,16 @@ def test_an_import_has_an_end(config: Config, sql: Sql) -> None:
             assert b"nothing was done" in answer
         assert post(client, b"")["created"] == 0
         assert emails(sql) == []
+
+
+def test_long_lines_are_parsed_a_few_at_a_time() -> None:
+    async def give() -> AsyncIterator[bytes]:
+        for number in range(250):
+            yield b"x" * (BLOCK_BYTES // 3 if number < 10 else 1)
+
+    async def take() -> list[tuple[int, list[bytes]]]:
+        return [block async for block in number_lines(give())]
+
+    blocks = asyncio.run(take())
+    assert [len(lines) for _, lines in blocks] == [4, 4, 100, 100, 42]
+    assert [first for first, _ in blocks] == [1, 5, 9, 109, 209]

@@ -395,6 +395,8 @@ def conditions() -> Iterator[Case]:
         yield Case(
             "9110 13.1.1", MUST, f"If-Match: {value} of a GET", get(f"If-Match: {value}"), (status,), False
         )
+    both = get('If-Match: "1"', "If-None-Match: *")
+    yield Case("9110 13.2.2", MUST, "If-Match and If-None-Match: * of a GET", both, (304,), False)
     change = "PATCH /things/1 HTTP/1.1\r\nHost: h\r\n{{key}}\r\nContent-Type: application/json\r\nContent-Length: 2\r\n{}\r\n\r\n{{}}"
     for line, status in {'If-Match: "7"': 412, 'If-Match: W/"1"': 412, "If-None-Match: *": 412}.items():
         raw = change.replace("{}", line, 1).replace("{{", "{").replace("}}", "}")
