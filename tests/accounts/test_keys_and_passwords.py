@@ -309,8 +309,8 @@ def test_whoever_leaves_as_another_comes_takes_nothing_from_it(gate: Gate) -> No
         with closing(Passwords(Config(hash_threads=1, hash_queue=3))) as passwords:
             many = [asyncio.create_task(passwords.hash(PASSWORD, "many")) for _ in range(4)]
             await asyncio.sleep(0)
-            many[-1].cancel()  # and before that is noticed, another one comes
-            other = passwords.hash(PASSWORD, "other")
+            other = asyncio.create_task(passwords.hash(PASSWORD, "other"))
+            many[-1].cancel()  # which is noticed only after the other one has come
             gate.opened.set()
             outcomes = await asyncio.gather(other, *many, return_exceptions=True)
         return [type(outcome).__name__ for outcome in outcomes]
