@@ -34,6 +34,7 @@ from tests.support.raw import (
     Ground,
     Taken,
     Wire,
+    count_waiting,
     get,
     serve,
     status_of,
@@ -119,11 +120,11 @@ def test_both_ways_are_logged_alike(
         for line in ("X: 1", "TE: trailers"):
             for path in ("/things/2", "/things/99"):
                 wire.ask(get(path, ground.bearer, line, "X-Request-Id: mine"))
-        with ground.locked() as wait:
-            for line in ("X: 1", "TE: trailers"):
+        with ground.locked():
+            for left, line in enumerate(("X: 1", "TE: trailers")):
                 with Wire(service) as leaver:
                     leaver.send(get("/things/3", ground.bearer, line, "X-Request-Id: left"))
-                    wait()
+                    wait_for(lambda left=left: count_waiting(service) == left + 1)
             connections = service.server.server_state.connections
             wait_for(lambda: sum(each.flow.ended for each in connections) == 2)  # type: ignore[union-attr]
     logged = [line for line in lines() if line.get("request_id") in ("mine", "left")]
