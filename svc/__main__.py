@@ -163,7 +163,7 @@ def read_port(text: str) -> int:
 
 def run_serve(config: Config, options: argparse.Namespace) -> int:
     """Run `svc serve`."""
-    from svc.http.server import ServeError, serve  # here: other commands start quicker without a server
+    from svc.server import ServeError, serve  # here: other commands start quicker without a server
 
     signal.signal(signal.SIGTERM, partial(exit_quietly, 0))  # a service has no end of its own
     config = msgspec.structs.replace(

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Mapping
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self, get_type_hints
 from urllib.parse import urlsplit
@@ -59,6 +60,37 @@ class DatabaseUrl(str):
         return f"{parts.path.lstrip('/') or 'postgres'} at {host}"
 
 
+class Networks(tuple[IPv4Network | IPv6Network, ...]):
+    """Addresses and networks, `10.0.0.0/8, ::1`."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, value: object) -> Self:
+        return cls(ip_network(each) for each in split(value))
+
+
+class Origins(tuple[str, ...]):
+    """Origins of pages as browsers send them, `https://app.example, http://localhost:3000` (RFC 6454)."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, value: object) -> Self:
+        origins = cls(split(value))
+        for origin in origins:
+            if not re.fullmatch(r"https?://([a-z0-9.-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?", origin):
+                raise ValueError(
+                    "Expected origins such as https://app.example, in lower case, without a path"
+                )
+        return origins
+
+
+def split(value: object) -> list[str]:
+    """Return what stands between commas."""
+    return [each.strip() for each in str(value).split(",") if each.strip()]
+
+
 class Config(Struct, frozen=True, forbid_unknown_fields=True):
     """Everything that can be set. VARIABLES tells each field's environment variable."""
 
@@ -105,6 +137,18 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     allowed_hosts: Annotated[
         str, Meta(description="Hosts that are served, with commas between them; none: any")
     ] = ""
+    allowed_origins: Annotated[
+        Origins,
+        Meta(
+            description="Origins whose pages may use it (CORS), with commas between them; none: only its own"
+        ),
+    ] = Origins()
+    trusted_proxies: Annotated[
+        Networks,
+        Meta(
+            description="Proxies whose X-Forwarded-For tells the client's address, as addresses or networks"
+        ),
+    ] = Networks()
     keep_alive: Annotated[
         int, Meta(ge=1, le=3600, description="Seconds that a connection may be idle between two requests")
     ] = 75

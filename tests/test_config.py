@@ -45,6 +45,8 @@ def test_every_setting_has_a_variable_and_is_read_from_it() -> None:
         "SVC_LOG_ERRORS": "full",
         "SVC_MAX_BODY": "2048",
         "SVC_ALLOWED_HOSTS": "a.example,b.example",
+        "SVC_ALLOWED_ORIGINS": "https://app.example, http://localhost:3000",
+        "SVC_TRUSTED_PROXIES": "10.0.0.0/8,::1",
         "SVC_KEEP_ALIVE": "20",
         "SVC_MAX_CONNECTIONS": "50",
         "SVC_MAX_HELD": "2000000",
@@ -104,6 +106,13 @@ def test_every_wrong_variable_is_named_in_one_error() -> None:
         ("SVC_HASH_MEMORY", "7"),
         ("SVC_HASH_PASSES", "0"),
         ("OPEN_REGISTRATION", "2"),
+        ("SVC_ALLOWED_ORIGINS", "*"),
+        ("SVC_ALLOWED_ORIGINS", "https://app.example/"),
+        ("SVC_ALLOWED_ORIGINS", "app.example"),
+        ("SVC_ALLOWED_ORIGINS", "null"),
+        ("SVC_TRUSTED_PROXIES", "*"),
+        ("SVC_TRUSTED_PROXIES", "10.0.0.1/8"),
+        ("SVC_TRUSTED_PROXIES", "proxy.example"),
     ],
 )
 def test_a_value_out_of_its_range_is_refused(variable: str, value: str) -> None:

@@ -7,11 +7,13 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
+from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp
 
 from svc.http.authentication import Authenticator
 from svc.http.fast_path import FastPath
+from svc.http.heads import METHODS
 from svc.http.load import Load, find_max_connections
 from svc.http.logs import configure_logging
 from svc.http.middleware import ErrorHandler, RequestMiddleware
@@ -23,6 +25,11 @@ from svc.postgres.proven import Proven, read_written
 
 GC_THRESHOLD = 20_000
 """Objects between two runs of the collector, which by default looks for cycles each 700."""
+
+ASKED = "Authorization Content-Type Idempotency-Key If-Match If-None-Match Prefer X-Request-Id".split()
+SHOWN = """Allow Content-Disposition Content-Range ETag Link Location Preference-Applied Retry-After
+    WWW-Authenticate X-Request-Id""".split()
+"""Headers that a page of another origin may send, and read."""
 
 SWITCH_INTERVAL = 0.001
 """Seconds after which a thread that parses lets the event loop have its turn. With Python's 5 ms a read
@@ -73,7 +80,19 @@ def make_app(service: Service, resources: Sequence[Resource], proven: Proven | N
     router = Router(
         make_routes(operations, authenticator), redirect_slashes=False, default=not_found, lifespan=lifespan
     )
-    return RequestMiddleware(router, errors, log_requests=config.log_requests)
+    app = RequestMiddleware(router, errors, log_requests=config.log_requests, proxies=config.trusted_proxies)
+    return allow_origins(app, config.allowed_origins) if config.allowed_origins else app
+
+
+def allow_origins(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
+    """Return the app for pages of these origins too (https://fetch.spec.whatwg.org/#http-cors-protocol)."""
+    return CORSMiddleware(
+        app,
+        origins,
+        allow_methods=sorted(METHODS - {"TRACE", "CONNECT"}),
+        allow_headers=ASKED,
+        expose_headers=SHOWN,
+    )
 
 
 def make_routes(operations: Sequence[Operation], authenticator: Authenticator | None) -> list[Route]:
@@ -101,7 +120,10 @@ def make_fast_path(
         return None
     config = service.config
     hosts = read_hosts(config.allowed_hosts)
-    return FastPath(operations, authenticator, errors, log_requests=config.log_requests, hosts=hosts)
+    return FastPath(
+        operations, authenticator, errors, log_requests=config.log_requests, hosts=hosts,
+        proxies=config.trusted_proxies, cors=bool(config.allowed_origins),
+    )  # fmt: skip
 
 
 def read_hosts(text: str) -> frozenset[bytes]:

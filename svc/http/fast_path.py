@@ -14,9 +14,10 @@ from typing import Any
 from msgspec import Struct
 from starlette.responses import Response
 
+from svc.config import Networks
 from svc.http.answers import JsonResponse
 from svc.http.authentication import Authenticator
-from svc.http.headers import make_request_id, parse_bearer, parse_request_id
+from svc.http.headers import NO_PROXIES, find_client, make_request_id, parse_bearer, parse_request_id
 from svc.http.heads import check_head
 from svc.http.logs import log_request
 from svc.http.middleware import ErrorHandler
@@ -42,19 +43,27 @@ CONNECTION_OPTIONS = frozenset([b"keep-alive", b"close", b"upgrade", b"http2-set
 """What Connection may say: nothing is upgraded here (RFC 9110, 7.8), so an offer changes nothing."""
 
 VARYING = re.compile(
-    rb"\r\n(x-request-id|traceparent|tracestate|x-b3-\w+|x-cloud-trace-context|x-amzn-trace-id)"
+    rb"\r\n(x-request-id|traceparent|tracestate|x-b3-\w+|x-cloud-trace-context|x-amzn-trace-id"
+    rb"|x-forwarded-\w+|forwarded|x-real-ip)"
     rb":[\t ]*([\t\x20-\x7e]*)(?=\r\n)",
     re.IGNORECASE,
 )
 """Lines that differ each time, behind a proxy or in a mesh: a head is looked up without them."""
 
+VARYING_READ = b"x-request-id", b"x-forwarded-for"
+"""Those of them that are read."""
+
 
 class RequestHead(Struct, frozen=True, gc=False):
-    """The headers of a plain request: whose it is, how its answer ends, its id where the client gave one."""
+    """The headers of a plain request: whose it is, how its answer ends, its id where the client gave one.
+
+    `forwarded` are the lines of X-Forwarded-For.
+    """
 
     token: bytes
     ending: bytes
     request_id: bytes | None = None
+    forwarded: tuple[bytes, ...] = ()
 
 
 class ScopedRoute(Struct, frozen=True, gc=False):
@@ -74,6 +83,7 @@ class PendingRequest(Struct, gc=False):
     started: float
     ending: bytes
     key_id: int | None
+    forwarded: tuple[bytes, ...]
 
 
 NOTHING_NOTED: tuple[float, None] = 0.0, None
@@ -95,8 +105,13 @@ class FastPath:
         *,
         log_requests: bool,
         hosts: frozenset[bytes] = frozenset(),
+        proxies: Networks = NO_PROXIES,
+        cors: bool = False,
     ) -> None:
         self._hosts = hosts
+        self._unsupported = UNSUPPORTED_HEADERS | {b"origin"} if cors else UNSUPPORTED_HEADERS
+        self.vary = b"vary: Origin\r\n" if cors else b""
+        self.proxies = proxies
         self._by_id: dict[bytes, ScopedRoute] = {}
         self._by_query: dict[bytes, ScopedRoute] = {}
         for operation in operations:
@@ -134,7 +149,9 @@ class FastPath:
             return None
         request_id = head.request_id or make_request_id()
         started, key_id = self._note(head, found) if self.log_requests else NOTHING_NOTED
-        return PendingRequest(key, found.route, request_id, target, started, head.ending, key_id)
+        return PendingRequest(
+            key, found.route, request_id, target, started, head.ending, key_id, head.forwarded
+        )
 
     def _note(self, head: RequestHead, found: ScopedRoute) -> tuple[float, int | None]:
         """Return what the log will want to know: when a request came, and with which key."""
@@ -152,13 +169,9 @@ class FastPath:
         if lines.count(b"\n") > MAX_FIELDS + 2:
             return None
         varying = VARYING.findall(lines)
-        ids = [value for name, value in varying if name.lower() == b"x-request-id"]
         lines = VARYING.sub(b"", lines) if varying else lines
         head = self._heads.get(lines) or self._parse_head(lines)
-        if head is None or not ids:
-            return head
-        request_id = parse_request_id(ids[0]) if len(ids) == 1 else None
-        return RequestHead(head.token, head.ending, request_id) if request_id else None
+        return vary_head(head, varying) if head and varying else head
 
     def _parse_head(self, lines: bytes) -> RequestHead | None:
         """Return what the headers say, and remember it."""
@@ -167,7 +180,7 @@ class FastPath:
             return None
         headers = [line.split(b":", 1) for line in lines[:-4].split(b"\r\n")[1:]]
         fields = [(name.lower(), value.lstrip()) for name, value in headers]  # as the parser has them
-        head = read_headers(fields, "1." + found[1].decode(), self._hosts)
+        head = read_headers(fields, "1." + found[1].decode(), self._hosts, self._unsupported)
         if head:
             if len(self._heads) >= self.MOST_HEADS:
                 self._heads.clear()
@@ -175,8 +188,17 @@ class FastPath:
         return head
 
 
+def vary_head(head: RequestHead, varying: list[tuple[bytes, bytes]]) -> RequestHead | None:
+    """Return a head with what differs each time; None for an id that is not plain, or for several."""
+    ids, forwarded = ([value for each, value in varying if each.lower() == name] for name in VARYING_READ)
+    request_id = parse_request_id(ids[0]) if len(ids) == 1 else None
+    return (
+        None if ids and not request_id else RequestHead(head.token, head.ending, request_id, tuple(forwarded))
+    )
+
+
 def read_headers(
-    headers: list[tuple[bytes, bytes]], version: str, hosts: frozenset[bytes]
+    headers: list[tuple[bytes, bytes]], version: str, hosts: frozenset[bytes], unsupported: frozenset[bytes]
 ) -> RequestHead | None:
     """Return what plain headers say; None where one of them asks for more."""
     try:
@@ -185,7 +207,7 @@ def read_headers(
         return None
     token, options = b"", set[bytes]()
     for name, value in headers:
-        if name in UNSUPPORTED_HEADERS or name == b"x-request-id":
+        if name in unsupported or name == b"x-request-id":
             return None
         if name == b"connection":
             options |= {option.strip() for option in value.lower().split(b",")}
@@ -254,7 +276,8 @@ class FastProtocol(GuardedProtocol):
     def _respond(self, pending: PendingRequest, response: Response) -> None:
         if self._fast_path.log_requests:
             path = pending.target.partition(b"?")[0].decode()
-            scope = {"method": "GET", "path": path, "client": self.client, "key_id": pending.key_id}
+            client = find_client(self.client, pending.forwarded, self._fast_path.proxies)
+            scope = {"method": "GET", "path": path, "client": client, "key_id": pending.key_id}
             log_request(
                 scope, pending.request_id, response.status_code, time.perf_counter() - pending.started
             )
@@ -269,7 +292,7 @@ class FastProtocol(GuardedProtocol):
                 lines,
                 pending.request_id,
                 bytes(response.body),
-                pending.ending,
+                self._fast_path.vary + pending.ending,
             )
         )
         self.server_state.total_requests += 1

@@ -3,13 +3,15 @@
 import itertools
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import msgspec
 from msgspec import Struct
 from starlette.requests import Request
 
+from svc.config import Networks
 from svc.http.problems import Problem
 
 
@@ -133,6 +135,40 @@ def parse_bearer(value: bytes) -> bytes | None:
     """Return the token in an Authorization header (RFC 6750, 2.1); None where the scheme is another one."""
     scheme, _, token = value.partition(b" ")
     return token.strip() or None if scheme.lower() == b"bearer" else None
+
+
+NO_PROXIES = Networks()
+
+MOST_HOPS = 16
+"""Proxies one behind the other. Of more, a client has made them up, and each costs 5 µs."""
+
+
+def find_client(
+    peer: tuple[str, int] | None, forwarded: Iterable[bytes], proxies: Networks
+) -> tuple[str, int] | None:
+    """Return the client's address, given the lines of X-Forwarded-For: the last one that is no proxy's.
+
+    Each proxy adds who it was asked by at the end; what stands further to the left a client may have made up.
+    The port of a client behind a proxy is not known: 0.
+    """
+    client = parse_address(peer[0] if peer else "")
+    hops = b",".join(forwarded).decode("latin-1").rsplit(",", MOST_HOPS)
+    found = peer
+    while client and hops and any(client in network for network in proxies):
+        client = parse_address(hops.pop())
+        found = (str(client), 0) if client else found
+    return found
+
+
+def parse_address(text: str) -> IPv4Address | IPv6Address | None:
+    """Return an IP address, which may have a port behind it; one of IPv4 in an IPv6 one as the former."""
+    text = text.strip()
+    host = re.fullmatch(r"\[(.+)\](?::[0-9]+)?|([0-9.]+):[0-9]+", text)
+    try:
+        address = ip_address(host[1] or host[2] if host else text)
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
 
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9_.:/+=-]{1,128}")

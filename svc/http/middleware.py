@@ -7,11 +7,20 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from svc.config import Networks
 from svc.http.answers import answer_problem
-from svc.http.headers import take_request_id
+from svc.http.headers import NO_PROXIES, find_client, take_request_id
 from svc.http.logs import log_error, log_request
 from svc.http.problems import Constraints, Problem, find_problem
 from svc.postgres.errors import DatabaseError
+
+
+def note_client(scope: Scope, proxies: Networks) -> None:
+    """Note who is asking where a trusted proxy tells it."""
+    if proxies:
+        forwarded = (value for name, value in scope["headers"] if name == b"x-forwarded-for")
+        scope["client"] = find_client(scope["client"], forwarded, proxies)
+
 
 CLIENT_CLOSED_REQUEST = 499
 """nginx's code for a client that left; nobody is there to read an answer."""
@@ -40,11 +49,14 @@ class ErrorHandler:
 
 
 class RequestMiddleware:
-    """Gives each request its id, turns every exception into a problem, logs."""
+    """Gives each request its id and its client, turns every exception into a problem, logs."""
 
-    def __init__(self, app: ASGIApp, errors: ErrorHandler, *, log_requests: bool) -> None:
+    def __init__(
+        self, app: ASGIApp, errors: ErrorHandler, *, log_requests: bool, proxies: Networks = NO_PROXIES
+    ) -> None:
         self._app = app
         self._errors = errors
+        self._proxies = proxies
         self._log_requests = log_requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -52,6 +64,7 @@ class RequestMiddleware:
             await self._app(scope, receive, send)
             return
         request_id = take_request_id(scope["headers"])
+        note_client(scope, self._proxies)
         started = time.perf_counter()
         status, begun = 0, False
 

@@ -22,9 +22,8 @@ def describe(field: msgspec.structs.FieldInfo) -> str:
     hint = get_type_hints(Config, include_extras=True)[field.name]
     assert get_origin(hint) is Annotated
     meta = next(m for m in reversed(get_args(hint)) if isinstance(m, msgspec.Meta) and m.description)
-    default = {"data_dir": ".data", "database_url": "–", "allowed_hosts": "–"}.get(
-        field.name, str(field.default).lower()
-    )
+    unset = field.default in (None, "", ())
+    default = ".data" if field.name == "data_dir" else "–" if unset else str(field.default).lower()
     return f"| `{VARIABLES[field.name]}` | `{default}` | {meta.description} |"
 
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
+from svc import server
 from svc.config import Config
-from svc.http import server
 from tests.support import Service, with_settings
 from tests.support.raw import Ground, Wire, get, make, status_of
 from tests.support.things import serve_things

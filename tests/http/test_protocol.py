@@ -20,7 +20,7 @@ from svc.http.load import Load
 from svc.http.operations import Operation
 from svc.http.protocol import LINGER_SIZE, REQUIRED_ATTRIBUTES, ReceiveLimits, find_misfit
 from svc.http.resource import Resource
-from svc.http.server import find_protocol
+from svc.server import find_protocol
 from tests.support import Service, with_settings
 from tests.support.raw import (
     LAST,

@@ -27,10 +27,10 @@ from svc.config import Config, DatabaseUrl
 from svc.http import resource
 from svc.http.application import make_app, warm
 from svc.http.problems import Problem, find_problem
-from svc.http.server import configure
 from svc.postgres.errors import translate
 from svc.postgres.pool import Database
 from svc.postgres.proven import Proven, read_written
+from svc.server import configure
 from tests.support.waiting import DEADLINE, wait_for
 
 QUICK = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=200")
