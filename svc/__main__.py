@@ -61,9 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def fail(message: str) -> int:
-    """Say what is wrong; return the exit code."""
+    """Say what is wrong, lines to paste as they are; return the exit code."""
     for line in message.splitlines():
-        print(f"svc: {line}", file=sys.stderr)
+        print(line if line.startswith(" ") else f"svc: {line}", file=sys.stderr)
     return 1
 
 

@@ -76,13 +76,13 @@ class Cli:
         self.data = folder / data
         self._output = folder / "output"
         environ = {"PATH": os.environ["PATH"], "SVC_DATA_DIR": str(self.data), **environ}
-        self._how: dict[str, Any] = {"cwd": CHECKOUT, "env": environ, "text": True}
+        self.how: dict[str, Any] = {"cwd": CHECKOUT, "env": environ, "text": True}
         self.started: list[subprocess.Popen[str]] = []
         CLIS.append(self)
 
     def start(self, *arguments: str) -> "subprocess.Popen[str]":
         """Start a command in a process group of its own."""
-        how = {**self._how, "stderr": subprocess.STDOUT, "start_new_session": True}
+        how = {**self.how, "stderr": subprocess.STDOUT, "start_new_session": True}
         with self._output.open("w") as output:
             process = subprocess.Popen([*SVC, *arguments], stdout=output, **how)
         self.started.append(process)
@@ -90,7 +90,7 @@ class Cli:
 
     def run(self, *arguments: str, code: int = 0) -> str:
         """Run a command to its end; return what it prints, and what it complains of where it should fail."""
-        done = subprocess.run([*SVC, *arguments], capture_output=True, timeout=DEADLINE, **self._how)
+        done = subprocess.run([*SVC, *arguments], capture_output=True, timeout=DEADLINE, **self.how)
         assert done.returncode == code, done.stderr
         assert "Traceback" not in done.stderr
         return done.stdout + done.stderr if code else done.stdout
