@@ -15,7 +15,8 @@ import uvloop
 from bench.database import make_table, start_cluster
 from bench.processes import watched_folder
 from svc.check.scratch import connect
-from svc.config import Config, DatabaseUrl
+from svc.config import Config
+from svc.database_url import DatabaseUrl
 from svc.postgres.statements import load
 from svc.users.handlers import UserQueries
 from svc.users.rows import StoredUser

@@ -18,7 +18,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from svc.config import Config, DatabaseUrl
+from svc.config import Config
+from svc.database_url import DatabaseUrl
 from svc.postgres.connection import Connection, UnpreparedConnection
 from svc.postgres.pool import Database
 from svc.users.handlers import UserQueries

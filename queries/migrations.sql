@@ -2,6 +2,22 @@
 -- Bounds every wait for a lock in this transaction; milliseconds.
 select set_config('lock_timeout', (:milliseconds::bigint)::text, true);
 
+-- name: outlast :one
+-- Lets no limit of a role or a database end this transaction while it waits; each version has those that it knows.
+select count(set_config(name, '0', true)) as settings
+from pg_settings
+where name in ('idle_in_transaction_session_timeout', 'transaction_timeout');
+
+-- name: describe_place :one
+-- Where tables would be made, and whether they can be.
+select
+    current_schema()::text as schema,
+    current_setting('search_path') as search_path,
+    coalesce(current_user::text, '') as role,
+    coalesce(has_schema_privilege(current_schema(), 'create'), false) as may_create,
+    pg_is_in_recovery() as is_standby,
+    current_setting('transaction_read_only')::boolean as is_read_only;
+
 -- name: lock_migrations :exec
 -- One migration run at a time; the lock is held until the transaction ends, so it works through PgBouncer too.
 select pg_advisory_xact_lock(hashtextextended('bareline migrations', 0));

@@ -16,7 +16,8 @@ from typing import NoReturn
 import msgspec
 
 from svc.app import build_resources, create_app
-from svc.config import VARIABLES, Config, ConfigError, DatabaseUrl, load
+from svc.config import VARIABLES, Config, ConfigError, load
+from svc.database_url import DatabaseUrl
 from svc.embedded import EmbeddedError, EmbeddedServer
 from svc.http.resource import CommandError, Outline, Resource, read_positive
 from svc.http.wiring import WiringError

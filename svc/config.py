@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self, get_type_hints
-from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta, Struct
+
+from svc.database_url import DatabaseUrl
 
 PACKAGE = Path(__file__).parent
 """The folder of the package."""
@@ -23,41 +24,6 @@ Count = Annotated[int, Meta(ge=1, le=1000)]
 
 class ConfigError(Exception):
     """One or more environment variables are wrong; the message names each on a line of its own."""
-
-
-class DatabaseUrl(str):
-    """A PostgreSQL URL, `postgresql://user:password@host:port/database?option=value`.
-
-    Suffixes that name a driver are taken off. Its repr hides the password; use the value itself
-    only to connect.
-    """
-
-    __slots__ = ()
-
-    @classmethod
-    def parse(cls, value: object) -> Self:
-        scheme, separator, rest = str(value).partition("://")
-        if not separator or scheme.split("+")[0] not in ("postgres", "postgresql"):
-            raise ValueError("Expected a URL such as postgresql://user:password@host:5432/database")
-        url = cls(f"postgresql://{rest}")
-        parts = urlsplit(url)
-        options = parts.query.split("&") if parts.query else []
-        if parts.fragment or "@" in parts.path or not all("=" in option for option in options):
-            raise ValueError("A password's #, / and ? must be written as %23, %2F and %3F")
-        hosts = parts.netloc.rpartition("@")[2].split(",")
-        ports = [host.rpartition(":")[2] for host in hosts if re.search(r":[^\]]*$", host)]
-        if not all(re.fullmatch("[0-9]{1,5}", port) and int(port) < 65536 for port in ports):
-            raise ValueError("A port is not a number from 0 to 65535")
-        return url
-
-    def for_driver(self, driver: str) -> str:
-        """Return the same URL with its driver named, as yoyo wants it: `postgresql+psycopg://…`."""
-        return f"postgresql+{driver}{self.removeprefix('postgresql')}"
-
-    def __repr__(self) -> str:
-        parts = urlsplit(self)
-        host = parts.netloc.rpartition("@")[2] or "local socket"
-        return f"{parts.path.lstrip('/') or 'postgres'} at {host}"
 
 
 class Networks(tuple[IPv4Network | IPv6Network, ...]):

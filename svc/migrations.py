@@ -3,6 +3,7 @@
 yoyo runs them, under an advisory lock, with a checksum of every file that was applied.
 """
 
+import asyncio
 import glob
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -11,16 +12,20 @@ from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, Protocol
+from urllib.parse import quote, urlencode
 
 import msgspec
 from msgspec import Struct
 
-from svc.config import Config, DatabaseUrl, find_folder
+from svc.config import Config, find_folder
 from svc.postgres.pool import Database
 from svc.postgres.queries import Queries
 
 LOCK_SECONDS = 600
 """How long a run waits for another one to end."""
+
+NOTICE = 0.01
+"""Seconds in which the loop, which stood still, notes that the server has closed an idle connection."""
 
 
 class Checksum(Struct, frozen=True):
@@ -30,15 +35,45 @@ class Checksum(Struct, frozen=True):
     checksum: str
 
 
+class Place(Struct, frozen=True):
+    """Where a migration would make its tables, and who would make them."""
+
+    schema: str | None
+    search_path: str
+    role: str
+    may_create: bool
+    is_standby: bool
+    is_read_only: bool
+
+
 class MigrationQueries(Queries, Protocol, file="migrations.sql"):
     """queries/migrations.sql"""
 
     async def set_lock_timeout(self, *, milliseconds: int) -> None: ...
+    async def outlast(self) -> int: ...
+    async def describe_place(self) -> Place: ...
     async def lock_migrations(self) -> None: ...
     async def has_checksums(self) -> bool: ...
     async def list_checksums(self) -> list[Checksum]: ...
     async def create_checksum(self, *, migration_id: str, checksum: str) -> None: ...
     async def delete_checksum(self, *, migration_id: str) -> None: ...
+
+
+def refuse_place(place: Place) -> None:
+    """Raise MigrationError where no table can be made, with the reason: yoyo would only miss its own."""
+    if place.is_standby:
+        raise MigrationError("This server is a standby: migrations are for the primary")
+    if place.is_read_only:
+        raise MigrationError(
+            f"Transactions of {place.role} are read-only here: default_transaction_read_only"
+        )
+    if place.schema is None:
+        raise MigrationError(f"There is no schema to make tables in: search_path is {place.search_path!r}")
+    if not place.may_create:
+        raise MigrationError(
+            f"{place.role} may make no tables in the schema {place.schema}. Its owner says: "
+            f'grant create on schema "{place.schema}" to "{place.role}"'
+        )
 
 
 State = Literal["applied", "pending", "edited", "unknown"]
@@ -99,9 +134,12 @@ async def migrate(config: Config) -> list[str]:
     """
     async with migration_lock(config) as queries:
         pending = select(await list_migrations(queries), "pending")
+        if pending:
+            refuse_place(await queries.describe_place())
         files = read_files()
         for name in pending:
             run_yoyo(config, name, "apply")
+            await asyncio.sleep(NOTICE)
             await queries.create_checksum(migration_id=name, checksum=files[name])
         return pending
 
@@ -118,6 +156,7 @@ async def rollback(config: Config, count: int) -> list[str]:
             await queries.delete_checksum(migration_id=name)
             try:
                 run_yoyo(config, name, "rollback")
+                await asyncio.sleep(NOTICE)
             except MigrationError:
                 await queries.create_checksum(migration_id=name, checksum=files[name])
                 raise
@@ -139,18 +178,36 @@ def run_yoyo(config: Config, name: str, direction: Literal["apply", "rollback"])
     # Imported here: it and psycopg take memory and time that a serving process has no use for.
     yoyo: Any = import_module("yoyo")
     psycopg: Any = import_module("psycopg")
-    url = DatabaseUrl(config.database_url or "").for_driver("psycopg")
     try:
+        # In libpq's own words: yoyo leaves a database's name as it is escaped, and knows of one host.
+        parameters = psycopg.conninfo.conninfo_to_dict(str(config.database_url))
+        url = f"postgresql+psycopg:///?{urlencode(parameters, quote_via=quote)}"
         migrations = yoyo.read_migrations(glob.escape(str(find_folder("migrations"))))
         migrations = migrations.filter(partial(has_id, name))
         with yoyo.get_backend(url) as backend:
             backend.break_lock()
-            if direction == "apply":
-                backend.apply_migrations(backend.to_apply(migrations))
-            else:
-                backend.rollback_migrations(backend.to_rollback(migrations))
+            backend.ensure_internal_schema_updated()
+            choose = backend.to_apply if direction == "apply" else backend.to_rollback
+            for migration in choose(migrations):
+                run_whole(backend, migration, direction)
     except (psycopg.Error, yoyo.exceptions.BadMigration) as error:
         raise MigrationError(f"{name}: {error}") from None
+
+
+def run_whole(backend: Any, migration: Any, direction: Literal["apply", "rollback"]) -> None:
+    """Run a migration and note that it was run, in one transaction: yoyo takes three, and may die in between.
+
+    One that says `transactional: false` cannot be so: it must be one that may be run again.
+    """
+    migration.load()
+    if not migration.use_transactions:
+        (backend.apply_one if direction == "apply" else backend.rollback_one)(migration)
+        return
+    with backend.transaction():
+        migration.process_steps(backend, direction)
+        backend.log_migration(migration, direction)
+        note = backend.mark_one if direction == "apply" else backend.unmark_one
+        note(migration, log=False)
 
 
 def has_id(name: str, migration: Any) -> bool:
@@ -177,6 +234,7 @@ async def migration_lock(config: Config) -> AsyncGenerator[MigrationQueries]:
     try:
         async with database.transaction(MigrationQueries) as lock:
             await lock.set_lock_timeout(milliseconds=LOCK_SECONDS * 1000)
+            await lock.outlast()
             await lock.lock_migrations()
             yield MigrationQueries.bind(database)
     finally:

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from svc import health
-from svc.config import Config, DatabaseUrl
+from svc.config import Config
+from svc.database_url import DatabaseUrl
 from svc.embedded import EmbeddedServer
 from svc.migrations import migrate
 from tests.support import NUMBERS, QUICK, TEMPLATE, Service, at, command_line, make_config, make_key

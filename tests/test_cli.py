@@ -13,7 +13,8 @@ import pytest
 
 from svc.__main__ import make_parser
 from svc.app import build_resources
-from svc.config import Config, DatabaseUrl
+from svc.config import Config
+from svc.database_url import DatabaseUrl
 from svc.embedded import EmbeddedServer
 from svc.http.resource import Outline
 from svc.migrations import read_files

@@ -4,7 +4,8 @@ import pickle
 
 import pytest
 
-from svc.config import VARIABLES, Config, ConfigError, DatabaseUrl, find_folder, load
+from svc.config import VARIABLES, Config, ConfigError, find_folder, load
+from svc.database_url import DatabaseUrl
 
 SECRET = "hunter2"  # a password that no output may hold
 
@@ -148,7 +149,6 @@ def test_a_database_url_loses_its_driver_and_nothing_else(given: str, plain: str
     url = load({"DATABASE_URL": given}).database_url
     assert url == plain
     assert isinstance(url, DatabaseUrl)
-    assert url.for_driver("psycopg") == plain.replace("postgresql:", "postgresql+psycopg:")
 
 
 @pytest.mark.parametrize("hosts", ["h1,h2", "h1:5432,h2:5433"])
@@ -180,7 +180,7 @@ def test_a_bad_database_url_is_refused_without_its_password(url: str) -> None:
     [
         (f"postgresql://u:{SECRET}@h:5432/d", "d at h:5432"),
         (f"postgresql://u:{SECRET}@h", "postgres at h"),
-        (f"postgresql:///d?host=/run/postgresql&password={SECRET}", "d at local socket"),
+        (f"postgresql:///d?host=/run/postgresql&password={SECRET}", "d at /run/postgresql"),
         (f"postgresql://u:{SECRET}@[::1]:5433/d", "d at [::1]:5433"),
     ],
 )

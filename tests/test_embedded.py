@@ -15,7 +15,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from svc.config import DatabaseUrl
+from svc.database_url import DatabaseUrl
 from svc.embedded import EmbeddedServer, Runner
 from tests.support.command_line import SVC, Cli
 from tests.support.waiting import wait_for
@@ -220,7 +220,7 @@ def test_a_signal_during_the_first_start_ends_it_and_says_nothing_odd(
     wait_for((cli.data / "postgres.unfinished").exists)
     process.send_signal(number)
     assert process.wait(timeout=60) == code
-    assert cli._output.read_text() == ""
+    assert cli.output.read_text() == ""
     make_key(cli)
     assert not cli.has_server()
 

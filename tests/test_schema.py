@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from svc.config import DatabaseUrl, find_folder
+from svc.config import find_folder
+from svc.database_url import DatabaseUrl
 from svc.migrations import migrate, rollback
 from tests.support import CONSTRAINTS, make_config
 from tests.support.schemas import read_schema

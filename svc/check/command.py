@@ -20,7 +20,8 @@ from svc.check.scratch import ScratchConnection, connect
 from svc.check.source import check_source, is_checkout
 from svc.check.trials import Experiment
 from svc.check.types import split_secret
-from svc.config import Config, DatabaseUrl
+from svc.config import Config
+from svc.database_url import DatabaseUrl
 from svc.embedded import EmbeddedServer
 from svc.http.resource import MACHINERY, Resource, collect_queries
 from svc.http.wiring import Mistake, find_mistakes

@@ -4,7 +4,7 @@ import asyncio
 import gc
 import sys
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from starlette.middleware.cors import CORSMiddleware
@@ -15,7 +15,7 @@ from svc.http.authentication import Authenticator
 from svc.http.fast_path import FastPath
 from svc.http.heads import METHODS
 from svc.http.load import Load, find_max_connections
-from svc.http.logs import configure_logging
+from svc.http.logs import configure_logging, logger
 from svc.http.middleware import ErrorHandler, RequestMiddleware
 from svc.http.operations import Endpoint, Operation, not_found
 from svc.http.protocol import ReceiveLimits
@@ -133,6 +133,8 @@ def read_hosts(text: str) -> frozenset[bytes]:
 
 async def warm(service: Service) -> None:
     """Open and prove the first connection ahead of the first request, if the database is there."""
-    with suppress(Exception):
+    try:
         await service.database.check()
         await service.schema.look()
+    except Exception as error:
+        logger.warning("the database cannot be used: %s", error.__cause__ or error)

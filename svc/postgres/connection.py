@@ -7,8 +7,11 @@ No reset query runs when it comes back from one user and goes to the next. The p
 leave session state behind: no `set` but `set local`, no session advisory locks, no `listen`.
 """
 
+import asyncio
 import re
-from collections.abc import Sequence
+import socket
+import ssl
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
 import asyncpg
@@ -16,6 +19,7 @@ import msgspec
 from asyncpg.prepared_stmt import PreparedStatement
 
 from svc.config import Config
+from svc.database_url import DatabaseUrl
 from svc.postgres.queries import Row, Signature
 from svc.postgres.statements import NO_TEXT, Query, find_text
 
@@ -41,6 +45,15 @@ CLOSE_TIMEOUT = 2.0
 STALE_PLAN_ERRORS = (asyncpg.InvalidCachedStatementError, asyncpg.OutdatedSchemaCacheError)
 """What a statement that was prepared before a change of the schema raises, before anything was done."""
 
+
+KEEP_ALIVE = {
+    "keepalives": (socket.SOL_SOCKET, "SO_KEEPALIVE"),
+    "keepalives_idle": (socket.IPPROTO_TCP, "TCP_KEEPIDLE"),
+    "keepalives_interval": (socket.IPPROTO_TCP, "TCP_KEEPINTVL"),
+    "keepalives_count": (socket.IPPROTO_TCP, "TCP_KEEPCNT"),
+    "tcp_user_timeout": (socket.IPPROTO_TCP, "TCP_USER_TIMEOUT"),
+}
+"""libpq's parameters, and the options of a socket that they are; not each system has all."""
 
 OWN_COMMANDS = re.compile(
     r"(BEGIN[A-Z ]*|COMMIT|ROLLBACK|(SAVEPOINT|RELEASE SAVEPOINT|ROLLBACK TO) __asyncpg_savepoint_\w+__);?"
@@ -97,6 +110,32 @@ class QueryConnection(asyncpg.Connection):
         if self.is_in_transaction():
             raise asyncpg.InvalidCachedStatementError("the schema has changed during a transaction")
         return await self._prepare_query(query)
+
+    async def set_up(self, parameters: Mapping[str, str]) -> None:
+        """Begin. Raises asyncpg.InterfaceError for a database that holds no Unicode."""
+        self.statements = {}
+        encoding = self.get_settings().server_encoding
+        if encoding != "UTF8":
+            raise asyncpg.InterfaceError(f"its encoding is {encoding}, and the service needs UTF8")
+        self.keep_alive(parameters)
+        # Out it goes as the server's text, never parsed; in it comes as a checked JsonObject.
+        await self.set_type_codec(
+            "jsonb", schema="pg_catalog", encoder=encode_json, decoder=msgspec.Raw, format="text"
+        )
+        await self.set_type_codec(
+            "json", schema="pg_catalog", encoder=msgspec.json.encode, decoder=msgspec.Raw, format="binary"
+        )
+
+    def keep_alive(self, parameters: Mapping[str, str]) -> None:
+        """Have the network tell of a server that is gone, as libpq does (PostgreSQL manual, 34.1.2)."""
+        transport: asyncio.Transport = self._transport  # type: ignore[attr-defined]
+        wire = transport.get_extra_info("socket")
+        if wire.family == socket.AF_UNIX:
+            return
+        for name, (level, option) in KEEP_ALIVE.items():
+            value = int(parameters.get(name, name == "keepalives"))
+            if value and hasattr(socket, option):
+                wire.setsockopt(level, getattr(socket, option), value)
 
     async def end_parse(self) -> None:
         """End what the server began when it parsed a statement that was never run: its locks, its snapshot.
@@ -162,24 +201,24 @@ async def connect(config: Config) -> Connection:
 
 async def open_connection(config: Config, kind: type[C]) -> C:
     """Open a connection of a kind. Raises OSError, TimeoutError or asyncpg's errors."""
-    connection = await asyncpg.connect(
-        str(config.database_url),
-        connection_class=kind,
-        timeout=config.connect_timeout,
-        command_timeout=config.query_timeout,
-        statement_cache_size=config.statement_cache,
-        max_cached_statement_lifetime=0,  # the default prepares every statement anew each 5 minutes
-        server_settings={"application_name": "bareline"},
-    )
-    connection.statements = {}
+    url = config.database_url or DatabaseUrl()
+    given = url.parameters
     try:
-        # Out it goes as the server's text, never parsed; in it comes as a checked JsonObject.
-        await connection.set_type_codec(
-            "jsonb", schema="pg_catalog", encoder=encode_json, decoder=msgspec.Raw, format="text"
+        connection = await asyncpg.connect(
+            url.for_asyncpg(),
+            connection_class=kind,
+            ssl=ssl.create_default_context() if given.get("sslrootcert") == "system" else None,
+            timeout=float(given.get("connect_timeout", 0)) or config.connect_timeout,
+            command_timeout=config.query_timeout,
+            statement_cache_size=config.statement_cache,
+            max_cached_statement_lifetime=0,  # the default prepares every statement anew each 5 minutes
+            server_settings={"application_name": given.get("application_name", "bareline")},
         )
-        await connection.set_type_codec(
-            "json", schema="pg_catalog", encoder=msgspec.json.encode, decoder=msgspec.Raw, format="binary"
-        )
+    except asyncpg.TargetServerAttributeNotMatched as error:
+        wanted = given.get("target_session_attrs", "any")
+        raise type(error)(f"no host has target_session_attrs={wanted}") from None
+    try:
+        await connection.set_up(given)
     except BaseException:
         connection.terminate()
         raise

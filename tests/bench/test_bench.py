@@ -21,7 +21,7 @@ from bench.load import Canary, find_fault, run_wrk, take_sample
 from bench.records import Outcome
 from bench.trips import Proxy
 from bench.work import Requests, WorkError
-from svc.config import DatabaseUrl
+from svc.database_url import DatabaseUrl
 from tests.support.waiting import DEADLINE
 
 needs_wrk = pytest.mark.skipif(shutil.which("wrk") is None, reason="there is no wrk here")

@@ -18,7 +18,8 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bench.contract import READING, WRITING, check
-from svc.config import Config, DatabaseUrl
+from svc.config import Config
+from svc.database_url import DatabaseUrl
 from tests.support import Service, add_option, make_key
 from tests.support.databases import Databases
 from tests.support.defects import DEFECTS, USER, Handler, read

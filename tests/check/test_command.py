@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 
-from svc.config import DatabaseUrl
+from svc.database_url import DatabaseUrl
 from tests.support import CHECKOUT, TEMPLATE, at
 
 Place = tuple[str, str, int, str]

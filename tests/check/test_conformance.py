@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import psycopg
 import pytest
 
-from svc.config import DatabaseUrl
+from svc.database_url import DatabaseUrl
 from tests.support import NUMBERS, TEMPLATE, at
 from tests.support.broken_rules import BROKEN
 from tests.support.conformance import fill, find_lies, make_arguments, prepare

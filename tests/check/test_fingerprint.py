@@ -10,7 +10,7 @@ import pytest
 
 from svc.check.scratch import ScratchConnection as Connection
 from svc.check.scratch import connect
-from svc.config import DatabaseUrl
+from svc.database_url import DatabaseUrl
 from svc.postgres.catalog import CatalogQueries
 from svc.postgres.proven import Difference, Watch, read_written, widens
 from svc.postgres.queries import Row

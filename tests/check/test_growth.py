@@ -10,7 +10,7 @@ import pytest
 
 from svc.check.command import Proofs, prove_all
 from svc.check.scratch import connect
-from svc.config import DatabaseUrl
+from svc.database_url import DatabaseUrl
 from svc.postgres.queries import Signature
 from tests.support import NUMBERS, TEMPLATE, at, make_config
 from tests.support.proofs import Pair, having, pair

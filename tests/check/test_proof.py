@@ -12,7 +12,7 @@ from msgspec import Meta, Raw
 
 from svc.check.prove import Proof, read_schema
 from svc.check.scratch import connect
-from svc.config import DatabaseUrl
+from svc.database_url import DatabaseUrl
 from svc.http.fields import JsonObject
 from tests.support import make_config
 from tests.support.proofs import having, pair, prove, prove_each

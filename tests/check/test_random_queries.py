@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from svc.config import DatabaseUrl
+from svc.database_url import DatabaseUrl
 from svc.postgres.statements import Query, read_queries
 from tests.support.conformance import Verdict, fill, find_lies, make_arguments, prepare
 from tests.support.grammar import Grammar

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from svc.check.command import find_exposed
 from svc.check.findings import Finding
 from svc.check.source import PACKAGE, check_revealing
-from svc.config import DatabaseUrl
+from svc.database_url import DatabaseUrl
 from svc.http.operations import Operation
 from svc.http.resource import Resource
 from svc.postgres.secret import Secret

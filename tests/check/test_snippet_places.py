@@ -11,7 +11,8 @@ from svc.check.findings import Finding
 from svc.check.prove import Proof, read_schema
 from svc.check.rollout import check_rollout, read_release
 from svc.check.scratch import connect
-from svc.config import Config, DatabaseUrl
+from svc.config import Config
+from svc.database_url import DatabaseUrl
 from svc.postgres.queries import Signature
 from svc.postgres.statements import read_queries
 from tests.support import make_config, skip_before_18

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from svc.check.nulls import CALLED_ON_NULL, CASTS, JSON, TOTAL_FUNCTIONS, TOTAL_OPERATORS
-from svc.config import DatabaseUrl
+from svc.database_url import DatabaseUrl
 from tests.support import skip_before_18
 
 VALUES = {

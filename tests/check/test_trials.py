@@ -21,7 +21,7 @@ from svc.check.prove import Proof, Schema, read_schema
 from svc.check.scratch import ScratchConnection as Connection
 from svc.check.scratch import connect
 from svc.check.trials import Experiment
-from svc.config import DatabaseUrl
+from svc.database_url import DatabaseUrl
 from svc.postgres.queries import Signature
 from svc.postgres.statements import read_queries
 from tests.support import TEMPLATE, at, make_config, skip_before_18

@@ -10,7 +10,8 @@ import httpx
 import pytest
 
 from svc import health
-from svc.config import Config, DatabaseUrl
+from svc.config import Config
+from svc.database_url import DatabaseUrl
 from svc.migrations import migrate
 from svc.postgres.proven import Difference, Watch
 from tests.support import Service, at, make_key, problem, with_settings

@@ -6,7 +6,8 @@ from typing import Any
 import httpx
 import pytest
 
-from svc.config import Config, DatabaseUrl
+from svc.config import Config
+from svc.database_url import DatabaseUrl
 from tests.support import Service
 from tests.support.databases import Databases
 from tests.support.raw import Ground

@@ -11,7 +11,8 @@ import httpx
 import pytest
 
 from svc.check.scratch import connect
-from svc.config import Config, DatabaseUrl
+from svc.config import Config
+from svc.database_url import DatabaseUrl
 from svc.http.problems import STATUSES, Problem, find_problem
 from svc.postgres.errors import SQLSTATES, translate
 from tests.support import add_option, pointers, problem, with_settings

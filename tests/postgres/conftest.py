@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from svc.config import DatabaseUrl
+from svc.database_url import DatabaseUrl
 from tests.support.databases import Databases
 from tests.support.things import make_table
 

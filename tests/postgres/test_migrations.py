@@ -8,11 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
+from yoyo.backends import DatabaseBackend
 
-from svc.config import Config, DatabaseUrl, find_folder
+from svc.config import Config, find_folder
+from svc.database_url import DatabaseUrl
 from svc.migrations import MigrationError, migrate, read_files, read_status, rollback, run_yoyo
-from tests.support import CHECKOUT, make_config, with_settings
+from tests.support import CHECKOUT, NUMBERS, make_config, with_settings
 from tests.support.schemas import count_tables, read_schema
 from tests.support.things import TABLE
 from tests.support.waiting import wait_for
@@ -187,6 +190,83 @@ def test_a_run_that_dies_between_yoyo_and_its_checksum_is_mended_by_the_next(
             asyncio.run(run(empty))
     assert asyncio.run(migrate(empty)) == names[-1:]
     assert read_schema(empty) == whole
+
+
+@pytest.mark.parametrize("run", [migrate, roll_one_back])
+def test_a_run_that_dies_between_a_migration_and_its_mark_is_taken_up_again(
+    empty: Config, monkeypatch: pytest.MonkeyPatch, run: Callable[[Config], Any]
+) -> None:
+    names = asyncio.run(migrate(empty))
+    whole = read_schema(empty)
+    if run is migrate:
+        asyncio.run(rollback(empty, 1))
+    with monkeypatch.context() as patch:
+        for mark in ("mark_one", "unmark_one"):
+            patch.setattr(DatabaseBackend, mark, die)
+        with pytest.raises(KeyboardInterrupt):
+            asyncio.run(run(empty))
+    assert asyncio.run(migrate(empty)) == names[-1:]
+    assert read_schema(empty) == whole
+
+
+def die(*_: Any, **__: Any) -> None:
+    """Die as by a signal."""
+    raise KeyboardInterrupt
+
+
+def test_a_migration_without_a_transaction_is_run_and_marked(empty: Config, folder: Path) -> None:
+    up = "-- transactional: false\n\ncreate index concurrently if not exists odd on things (name);"
+    add(folder, "9998_odd", up, "-- transactional: false\n\ndrop index concurrently if exists odd;")
+    assert asyncio.run(migrate(empty))[-1] == "9998_odd"
+    assert asyncio.run(rollback(empty, 1)) == ["9998_odd"]
+    assert asyncio.run(migrate(empty)) == ["9998_odd"]
+
+
+def test_limits_on_idle_and_long_transactions_do_not_end_a_run(
+    empty: Config, folder: Path, admin: Callable[[str], None]
+) -> None:
+    name = str(empty.database_url).partition("?")[0].rpartition("/")[2]
+    settings = ["idle_in_transaction_session_timeout = '300ms'", "idle_session_timeout = '300ms'"]
+    if read_schema(empty, "select 1 from pg_settings where name = 'transaction_timeout'"):
+        settings.append("transaction_timeout = '900ms'")
+    for setting in settings:
+        admin(f"alter database {name} set {setting}")
+    for number in (7, 8):
+        add(folder, f"999{number}_slow", f"select pg_sleep(0.6); create table slow_{number} (id int);")
+    assert asyncio.run(migrate(empty))[-2:] == ["9997_slow", "9998_slow"]
+    assert asyncio.run(migrate(empty)) == []
+
+
+def run_sql(config: Config, statements: str) -> None:
+    """Run statements on a database."""
+    with psycopg.connect(str(config.database_url), autocommit=True) as connection:
+        connection.execute(statements.encode())
+
+
+PLACES = {
+    "may make no tables in the schema public.*grant create on schema": "revoke create on schema public from public",
+    "search_path is 'nowhere'": "alter role {role} set search_path = nowhere",
+    "read-only": "alter role {role} set default_transaction_read_only = on",
+}
+
+
+@pytest.mark.parametrize("reason", PLACES)
+def test_a_place_where_no_table_can_be_made_is_told(
+    empty: Config, admin: Callable[[str], None], reason: str
+) -> None:
+    role = f"role_{next(NUMBERS)}"
+    admin(f"create role {role} login")
+    try:
+        run_sql(empty, PLACES[reason].format(role=role))
+        url = DatabaseUrl(str(empty.database_url).replace("bareline@", f"{role}@", 1))
+        with pytest.raises(MigrationError, match=reason):
+            asyncio.run(migrate(make_config(url)))
+        assert asyncio.run(migrate(empty))
+        run_sql(empty, f"grant select on all tables in schema public to {role}")
+        if "search_path" not in reason:
+            assert asyncio.run(migrate(make_config(url))) == []  # there is nothing to make
+    finally:
+        run_sql(empty, f"drop owned by {role}; drop role {role}")
 
 
 def test_a_lost_checksum_is_mended_by_the_next_run(empty: Config) -> None:

@@ -23,7 +23,8 @@ from starlette.types import ASGIApp
 from svc.accounts.keys import ApiKeyQueries, create_key
 from svc.app import build_resources
 from svc.check.catalog import ANALYSIS
-from svc.config import Config, DatabaseUrl
+from svc.config import Config
+from svc.database_url import DatabaseUrl
 from svc.http import resource
 from svc.http.application import make_app, warm
 from svc.http.problems import Problem, find_problem

@@ -74,7 +74,7 @@ class Cli:
 
     def __init__(self, folder: Path, data: str = "data", **environ: str) -> None:
         self.data = folder / data
-        self._output = folder / "output"
+        self.output = folder / "output"
         environ = {"PATH": os.environ["PATH"], "SVC_DATA_DIR": str(self.data), **environ}
         self.how: dict[str, Any] = {"cwd": CHECKOUT, "env": environ, "text": True}
         self.started: list[subprocess.Popen[str]] = []
@@ -83,7 +83,7 @@ class Cli:
     def start(self, *arguments: str) -> "subprocess.Popen[str]":
         """Start a command in a process group of its own."""
         how = {**self.how, "stderr": subprocess.STDOUT, "start_new_session": True}
-        with self._output.open("w") as output:
+        with self.output.open("w") as output:
             process = subprocess.Popen([*SVC, *arguments], stdout=output, **how)
         self.started.append(process)
         return process
@@ -99,14 +99,14 @@ class Cli:
     def serve(self, *options: str) -> Iterator[Served]:
         """Give the service on a free port, from its first answer on; stop it at the end, unless it was."""
         process = self.start("serve", "--port", "0", *options)
-        wait_for(lambda: process.poll() is not None or "Listening on " in self._output.read_text())
-        served = Served(self, process, self._output.read_text())
+        wait_for(lambda: process.poll() is not None or "Listening on " in self.output.read_text())
+        served = Served(self, process, self.output.read_text())
         wait_for(lambda: served.get("/health/live").status_code == 200)
-        served.text = self._output.read_text()
+        served.text = self.output.read_text()
         yield served
         if process.poll() is None:
             assert served.end(signal.SIGTERM) == 0
-        assert "Traceback" not in self._output.read_text()
+        assert "Traceback" not in self.output.read_text()
 
     def has_server(self) -> bool:
         """Return whether the embedded server runs."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from svc.config import DatabaseUrl
+from svc.database_url import DatabaseUrl
 from tests.support import NUMBERS, TEMPLATE, at
 
 

@@ -22,7 +22,7 @@ from svc.check.rollout import read_shape
 from svc.check.scratch import ScratchConnection as Connection
 from svc.check.scratch import connect
 from svc.check.types import split_optional
-from svc.config import DatabaseUrl
+from svc.database_url import DatabaseUrl
 from svc.embedded import EmbeddedServer
 from svc.migrations import migrate
 from svc.postgres.mapping import is_struct

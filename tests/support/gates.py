@@ -6,7 +6,7 @@ from contextlib import suppress
 
 from psycopg.conninfo import conninfo_to_dict
 
-from svc.config import DatabaseUrl
+from svc.database_url import DatabaseUrl
 from tests.support.waiting import DEADLINE
 
 

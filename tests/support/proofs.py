@@ -9,7 +9,7 @@ from typing import Any
 from svc.check.findings import Finding
 from svc.check.prove import Proof, read_schema
 from svc.check.scratch import connect
-from svc.config import DatabaseUrl
+from svc.database_url import DatabaseUrl
 from svc.postgres.queries import Signature, read_signature
 from svc.postgres.statements import Query, read_queries
 from tests.support import NUMBERS, TEMPLATE, at, make_config, skip_before_18

@@ -12,7 +12,8 @@ import psycopg
 import pytest
 
 import svc.http.fast_path
-from svc.config import Config, DatabaseUrl
+from svc.config import Config
+from svc.database_url import DatabaseUrl
 from svc.http.headers import PROCESS
 from svc.http.protocol import State
 from svc.http.resource import Build

@@ -9,7 +9,7 @@ from svc.check.prove import Proof, Schema, read_schema
 from svc.check.rows import is_present, is_single
 from svc.check.scope import Scope
 from svc.check.scratch import connect
-from svc.config import DatabaseUrl
+from svc.database_url import DatabaseUrl
 from svc.postgres.queries import Signature
 from svc.postgres.statements import Query, read_queries
 from tests.support import CHECKOUT, make_config

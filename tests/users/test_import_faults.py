@@ -14,7 +14,8 @@ import psutil
 import psycopg
 import pytest
 
-from svc.config import Config, DatabaseUrl
+from svc.config import Config
+from svc.database_url import DatabaseUrl
 from svc.http.protocol import RECEIVING
 from svc.users.importer import BLOCK_BYTES, number_lines
 from tests.support import Service, make_key, problem, with_settings

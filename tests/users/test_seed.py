@@ -14,7 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
-from svc.config import Config, DatabaseUrl
+from svc.config import Config
+from svc.database_url import DatabaseUrl
 from svc.http.resource import CommandError
 from svc.migrations import rollback
 from svc.postgres.errors import ConflictError

@@ -12,7 +12,8 @@ import psycopg
 import pytest
 
 from svc.accounts.passwords import Password, Passwords
-from svc.config import Config, DatabaseUrl
+from svc.config import Config
+from svc.database_url import DatabaseUrl
 from svc.http.emails import Email
 from svc.http.fields import JsonObject
 from svc.postgres.secret import Secret
