@@ -2,6 +2,8 @@
 
 import argparse
 import asyncio
+import codecs
+import locale
 import os
 import re
 import signal
@@ -40,6 +42,8 @@ Run = Callable[[Config, argparse.Namespace], int]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the exit code is 1 for a failure that has a name and 2 for a wrong command line."""
+    if arguments is None:
+        insist_on_utf8()
     # A terminated process must still stop the server that it embeds: `finally` runs for exceptions only.
     signal.signal(signal.SIGTERM, partial(exit_quietly, 128 + signal.SIGTERM))
     signal.signal(signal.SIGINT, partial(exit_quietly, 128 + signal.SIGINT))
@@ -59,6 +63,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return fail(f"The database cannot be used: {error.__cause__ or error}")
     except KeyboardInterrupt:
         return 130
+
+
+def insist_on_utf8() -> None:
+    """Begin anew in UTF-8 mode (PEP 540) where the locale has another encoding: yoyo reads files by it."""
+    is_utf8 = codecs.lookup(locale.getpreferredencoding(False)).name == "utf-8"
+    mode = ["-X", "utf8"]
+    if not is_utf8 and sys.orig_argv[1:3] != mode:
+        os.execv(sys.executable, [sys.executable, *mode, *sys.orig_argv[1:]])  # noqa: S606
 
 
 def fail(message: str) -> int:

@@ -182,7 +182,7 @@ class EmbeddedServer:
     def _read_pid_file(self) -> list[str]:
         """Return what the server says of itself: its pid, and on line 5 the folder of its socket."""
         with suppress(OSError):
-            return (self._cluster / "postmaster.pid").read_text().splitlines()
+            return os.fsdecode((self._cluster / "postmaster.pid").read_bytes()).splitlines()
         return []
 
     def _find_postmaster(self) -> int | None:

@@ -244,3 +244,11 @@ def test_a_folder_of_data_may_have_any_name(tmp_path: Path, name: str) -> None:
     assert cli.run("keys", "create", "--name", "x", "--scopes", "all")
     assert " x " in cli.run("keys", "list")
     assert not cli.has_server()
+
+
+def test_a_locale_without_unicode_is_no_hindrance(tmp_path: Path) -> None:
+    cli = Cli(tmp_path, "dätä", LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
+    assert cli.run("keys", "create", "--name", "Üñal", "--scopes", "all")
+    assert " Üñal " in cli.run("keys", "list")
+    with cli.serve("--workers", "2") as served:
+        assert served.get("/health/ready").status_code == 200
