@@ -15,7 +15,10 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCy
 
 from svc.http.answers import answer_problem
 from svc.http.headers import take_request_id
-from svc.http.problems import Problem
+from svc.http.problems import TITLES, Problem
+
+STATUS_LINE.update({status: b"HTTP/1.1 %d %b\r\n" % (status, TITLES[status].encode()) for status in TITLES})
+"""uvicorn's are Python's, which before 3.13 has older words: the bytes are the same with each version."""
 
 CLOSING, KEEPING = b"connection: close\r\n", b"connection: keep-alive\r\n"
 """Lines of an answer after which the connection ends, or goes on though HTTP/1.0 would end it."""

@@ -1,5 +1,6 @@
 """Statuses: an operation declares all that it can give, and a test that sees another one fails."""
 
+import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,9 +12,10 @@ from svc.config import Config
 from svc.http.operations import Operation
 from svc.http.resource import Resource
 from svc.http.resource import Service as Parts
-from tests.support import Service, problem
+from tests.support import Service, problem, with_settings
+from tests.support.raw import Ground, Wire, make
 from tests.support.statuses import undeclared
-from tests.support.things import PROVEN, CreateThing, ListThings, Thing, build, make_key
+from tests.support.things import PROVEN, CreateThing, ListThings, Thing, build, make_key, serve_things
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 
@@ -117,3 +119,26 @@ def test_the_statuses_of_an_operation_follow_from_what_it_takes(
     handler = build(Parts(config)).operations[0].handler
     plain = Operation("GET", "/things", handler, {200: Thing, 304: None})
     assert replace(plain, **changes).statuses == {200, 304, 412} | OF_ALL | statuses
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "start"),
+    [
+        ("/things", b"[]", b"HTTP/1.1 422 Unprocessable Content\r\n"),
+        ("/things", b"x" * 300_000, b"HTTP/1.1 413 Content Too Large\r\n"),
+        ("/things?limit=0", b"", b"HTTP/1.1 422 Unprocessable Content\r\n"),
+    ],
+)
+def test_a_status_has_the_words_of_rfc_9110_with_each_version_of_python(
+    ground: Ground, path: str, body: bytes, start: bytes
+) -> None:
+    method = "POST" if body else "GET"
+    lines = [ground.bearer, "Content-Type: application/json", f"Content-Length: {len(body)}"]
+    for short_cut in (True, False):
+        with (
+            serve_things(with_settings(ground.config, short_cut=short_cut)) as service,
+            Wire(service) as wire,
+        ):
+            answer = wire.ask(make(f"{method} {path} HTTP/1.1", *lines) + body)
+            assert answer.startswith(start)
+            assert json.loads(answer.partition(b"\r\n\r\n")[2])["title"].encode() == start[13:-2]
