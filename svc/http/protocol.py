@@ -100,7 +100,8 @@ LARGE = 16_384
 """Bytes of a body that is counted until it is answered."""
 
 DRAIN_SIZE = 65_536
-"""Bytes of a body that are read and dropped after its answer, to keep the connection."""
+"""Bytes of a body that are read and dropped after its answer, to keep the connection. In chunks it may have
+any number, and the answer says that it is the last: a proxy would send its next request while we close."""
 
 FEED_SIZE = 4096
 MAX_TURN = 0.001
@@ -142,7 +143,7 @@ TRANSITIONS: Mapping[State, frozenset[State]] = {
     HEAD: frozenset({BODY, CHUNK_LINE, ANSWERING, *ENDED}),
     BODY: frozenset({CHUNK_LINE, ANSWERING, IDLE, REFUSING, *ENDED}),
     CHUNK_LINE: frozenset({BODY, TRAILERS, REFUSING, *ENDED}),
-    TRAILERS: frozenset({ANSWERING, IDLE, REFUSING, *ENDED}),
+    TRAILERS: frozenset({ANSWERING, REFUSING, *ENDED}),
     ANSWERING: frozenset({IDLE, *ENDED}),
     FAST: frozenset({IDLE, *ENDED}),
     REFUSING: ENDED,
@@ -187,7 +188,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._load: Load = self.app_state["load"]
         self._cycle_transport = CycleTransport(transport, self._end, self._is_far_from_whole)
         self._input = self._line = self._tail = self._start = b""
-        self._at = self._size = self._left = self._body_size = self._lines = self._drained = 0
+        self._at = self._size = self._left = self._body_size = self._lines = 0
         self._began = self._last_used = self._paused_at = self._paused_for = 0.0
         self._refusal: Problem | None = None
         self._progress_timer: asyncio.TimerHandle | None = None
@@ -298,7 +299,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self._state = HEAD
             self._began = self.loop.time()
             self._tail = self._start = b""
-            self._size = self._body_size = self._lines = self._drained = 0
+            self._size = self._body_size = self._lines = 0
             self._receive_head()
 
     def _receive_head(self) -> None:
@@ -354,7 +355,6 @@ class GuardedProtocol(HttpToolsProtocol):
         self._at, self._body_size = end, body_size
         if piece:
             self._feed(piece)
-            self._drain(len(piece))
         return bool(piece)
 
     def _receive_chunk_line(self) -> None:
@@ -379,20 +379,9 @@ class GuardedProtocol(HttpToolsProtocol):
         self._left -= len(piece)
         self._body_size += len(piece)
         self._feed(piece)
-        if self._drain(len(piece)):
-            return
         if self._left == 0 and self._state is BODY:  # a Content-Length would have ended the request
             self._state = CHUNK_LINE
             self._line, self._size = b"", 0
-
-    def _drain(self, size: int) -> bool:
-        """Note that so much of a body came behind its answer; return whether it was too much."""
-        if not self.cycle.response_complete:
-            return False
-        self._drained += size
-        if self._drained > DRAIN_SIZE:
-            self._end()
-        return self._state in ENDED
 
     def _receive_trailers(self) -> None:
         """Drop trailers; the parser sees the empty line behind them."""
@@ -452,6 +441,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if b"%2" in self.url:
             self.scope["path"] = unquote_path(self.scope["raw_path"])
         if has_body:
+            cast("Cycle", self.cycle).is_chunked = chunked
             self._state = CHUNK_LINE if chunked else BODY
             self._left, self._size, self._line = length, 0, b""
 

@@ -80,6 +80,9 @@ class Cycle(RequestResponseCycle):
     """
 
     version = "1.1"
+    is_chunked = False
+    """Whether the request's body comes in chunks."""
+    _is_read = False
     _unsized = False
     _start: HTTPResponseStartEvent | None = None
     _refuse: Callable[[], None] | None = None
@@ -92,6 +95,7 @@ class Cycle(RequestResponseCycle):
     async def receive(self) -> ASGIReceiveEvent:
         """Give the app what came of the body; where no more can come, refuse what it would answer."""
         message = await super().receive()
+        self._is_read = not self.more_body
         if self._refuse is None or message["type"] != "http.request":
             return message
         if message["body"]:
@@ -107,6 +111,7 @@ class Cycle(RequestResponseCycle):
         """Send what the app says."""
         if message["type"] == "http.response.start" and not self.response_started:
             wasted = cast("CycleTransport", self.transport).is_wasted()
+            wasted |= self.is_chunked and not self._is_read  # nobody knows how much is to come
             if wasted or self.waiting_for_100_continue:  # a client that goes on without its body is misread
                 self.keep_alive = False
             if self.version == "1.0":
