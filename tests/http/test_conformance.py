@@ -7,8 +7,8 @@ import pytest
 
 from svc.config import Config
 from tests.http.conformance.table import CASES, MUST, Case
-from tests.support import Service, with_settings
-from tests.support.raw import Ground, Wire, get, normalise, status_of
+from tests.support import CHECKOUT, Service, with_settings
+from tests.support.raw import Ground, Wire, get, normalise, serve, status_of
 from tests.support.things import serve_things
 
 
@@ -68,3 +68,49 @@ def check(case: Case, answer: bytes, after: bytes) -> bool:
     if case.ends is not None:
         assert (status_of(after) == 0) == case.ends, (answer, after)
     return True
+
+
+MUSTS = [case for case in CASES if case.level == MUST]
+PATIENCE = 3.0
+"""Seconds after which nothing is going to be answered."""
+
+
+@pytest.mark.parametrize("parser", ["h11", "httptools"])
+def test_what_uvicorn_itself_answers_is_told(
+    ground: Ground, pytestconfig: pytest.Config, parser: str
+) -> None:
+    """The same app on uvicorn's own protocols, held to the same table."""
+    if not pytestconfig.getoption("--full"):
+        pytest.skip("waits for answers that do not come: --full")
+    with serve(ground.config, http=parser) as service:
+        green = [case for case in MUSTS if is_met(service, ground, case)]
+    told = (CHECKOUT / "docs/hardening.md").read_text(encoding="utf-8")
+    assert f"{len(green)} of {len(MUSTS)} with {parser}" in told, [*set(MUSTS) - set(green)]
+
+
+def is_met(service: Service, ground: Ground, case: Case) -> bool:
+    """Whether a case is answered as the table allows, whole and in pieces."""
+    raw = case.raw.replace("{key}", ground.bearer).encode("latin-1")
+    third = len(raw) // 3
+    try:
+        return all(
+            check(case, *ask_any(service, ground, pieces, to_head=case.raw.startswith("HEAD")))
+            for pieces in ([raw], [raw[:third], raw[third:]])
+        )
+    except AssertionError:
+        return False
+
+
+def ask_any(service: Service, ground: Ground, pieces: list[bytes], *, to_head: bool) -> tuple[bytes, bytes]:
+    """As `ask`, of a server that may answer nothing, and whose answer may go to the end of the connection."""
+    with Wire(service, PATIENCE) as wire:
+        try:
+            wire.ask(get("/things/1", ground.bearer))
+            wire.send(*pieces)
+            answer = wire.read(to_head=to_head)
+            if b"content-length" not in answer and b"connection: close" in answer:
+                return answer, b""
+            wire.send(get("/health/live", "Connection: close"))
+            return answer, wire.read_all()
+        except TimeoutError:
+            return b"", b""

@@ -110,7 +110,7 @@ class Wire:
         while not (head := re.match(rb"(?s).*?\r\n\r\n", self._unread)):
             if not self._receive():
                 return self._take(len(self._unread))
-        length = re.search(rb"\r\ncontent-length: (\d+)", head[0])
+        length = re.search(rb"(?i)\r\ncontent-length: (\d+)", head[0])  # a proxy writes it in its own way
         size = len(head[0]) + (int(length[1]) if length and not to_head else 0)
         while len(self._unread) < size and self._receive():
             pass
