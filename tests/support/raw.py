@@ -74,8 +74,8 @@ class Ground:
 class Wire:
     """A connection that sends bytes as they are, each piece a packet of its own."""
 
-    def __init__(self, service: Service, timeout: float = DEADLINE) -> None:
-        self.socket = socket.create_connection(service.address, timeout=timeout)
+    def __init__(self, service: Service, timeout: float = DEADLINE, source: str | None = None) -> None:
+        self.socket = socket.create_connection(service.address, timeout, (source, 0) if source else None)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._unread = b""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.support import CHECKOUT
 
-COPIED = ("svc", "queries", "migrations", "tests", "bench", "docs", "pyproject.toml", "README.md")
+COPIED = ("svc", "queries", "migrations", "tests", "bench", "docs", "deploy", "pyproject.toml", "README.md")
 
 
 def copy_checkout(folder: Path) -> Path:
