@@ -56,9 +56,8 @@ def test_nobody_else_can_hold_a_lock_or_see_the_data(cli: Cli) -> None:
         (cli.data / name).touch(0o644)
     make_key(cli)
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (cli.data, *cli.data.iterdir())}
-    assert modes == {
-        "data": 0o700, "postgres": 0o700, "start.lock": 0o600, "in_use.lock": 0o600, "running.lock": 0o600
-    }  # fmt: skip
+    assert modes.keys() == {"data", "postgres", "start.lock", "in_use.lock", "running.lock"}
+    assert [name for name, mode in modes.items() if mode & 0o066] == []  # the server's user may pass, at most
 
 
 def test_a_folder_that_holds_more_keeps_its_rights(cli: Cli) -> None:
@@ -220,7 +219,8 @@ def test_a_signal_during_the_first_start_ends_it_and_says_nothing_odd(
     wait_for((cli.data / "postgres.unfinished").exists)
     process.send_signal(number)
     assert process.wait(timeout=60) == code
-    assert cli.output.read_text() == ""
+    lines = cli.output.read_text().splitlines()
+    assert [line for line in lines if not line.startswith("Opening ")] == []
     make_key(cli)
     assert not cli.has_server()
 
