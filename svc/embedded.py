@@ -64,11 +64,11 @@ in $OLD, these commands take the data along:
     OLD=/usr/lib/postgresql/{old}/bin NEW={programs}
     AT="-c listen_addresses= -c unix_socket_directories=."
     cd {folder} && mv postgres postgres-{old}
-    {prefix}$OLD/pg_ctl -D postgres-{old} -w -l move.log -o "$AT" start
+    {prefix}$OLD/pg_ctl -D postgres-{old} -w -l postgres-{old}/move.log -o "$AT" start
     $OLD/pg_dump -h "$PWD/postgres-{old}" -U bareline -d postgres -Fc -f postgres-{old}.dump
     {prefix}$OLD/pg_ctl -D postgres-{old} -w stop
     (cd - && svc migrate --status)  # makes an empty cluster
-    {prefix}$NEW/pg_ctl -D postgres -w -l move.log -o "$AT" start
+    {prefix}$NEW/pg_ctl -D postgres -w -l postgres/move.log -o "$AT" start
     $NEW/pg_restore -h "$PWD/postgres" -U bareline -d postgres --exit-on-error postgres-{old}.dump
     {prefix}$NEW/pg_ctl -D postgres -w stop"""
 
