@@ -26,7 +26,7 @@ NDJSON = "application/x-ndjson"
 ADD_USERS = r"""
 insert into users (email, hashed_password, display_name, is_active, created_at)
 select %(mark)s || n || '@example.com', '$argon2id$' || %(mark)s,
-    case when n %% 3 > 0 then E'Zoë "' || n || E'"\n\u2028\\ 😀' end, n %% 4 > 0,
+    case when n %% 3 > 0 then E'Zoë "' || n || E'"\u2028\\ 😀' end, n %% 4 > 0,
     now() - n * interval '1 day 1.234567 s'
 from generate_series(1, %(page)s * 2 - (select count(*) from users) %% %(page)s) as n
 """

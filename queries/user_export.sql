@@ -31,6 +31,6 @@ select coalesce(string_agg(concat_ws(',',
         id,
         '"' || replace(regexp_replace(email, '^(?=[-=+@''\t\r])', ''''), '"', '""') || '"',
         coalesce('"' || replace(regexp_replace(display_name, '^(?=[-=+@''\t\r])', ''''), '"', '""') || '"', ''),
-        is_active::text, rfc3339(created_at)
+        is_active::text, rfc3339_utc(created_at)
     ), E'\r\n'), '') as users, coalesce(max(id), 0) as last
 {from_block};

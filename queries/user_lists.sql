@@ -50,7 +50,7 @@ and {filters}
 
 -- snippet: filters_by_created_at
 created_at >= coalesce(:filter.created_from::timestamptz, '-infinity')
-and created_at < coalesce(:filter.created_to::timestamptz, 'infinity')
+and created_at <= coalesce(:filter.created_to::timestamptz - interval '1 microsecond', 'infinity')
 and {is_active}
 
 -- name: count_users :one
@@ -84,7 +84,7 @@ select {page}
 from (
     select {users.sources}, profile
     from users
-    where id > coalesce(:after.id::bigint, 0)
+    where id > coalesce(:after.id::bigint, '-9223372036854775808')
         and {filters}
     order by id
     limit :limit
@@ -109,12 +109,12 @@ from (
 -- @hot
 -- @unindexed: filter.is_active, filter.created_from, filter.created_to: rows are walked until the page is full
 -- @not_null: created_at
--- In the byte order of their emails.
+-- In the byte order of their emails; the next text behind one is that with U+0001 at its end.
 select {page}
 from (
     select {users.sources}, profile
     from users
-    where email > coalesce(:after.email, '')
+    where email >= coalesce(:after.email || U&'\0001', '')
         and {filters}
     order by email
     limit :limit
@@ -124,16 +124,20 @@ from (
 -- @hot
 -- @unindexed: filter.is_active, filter.created_from, filter.created_to: rows are walked until the page is full
 -- @not_null: created_at
--- In the reverse byte order of their emails; no character is above U+10FFFF.
+-- In the reverse byte order of their emails.
 select {page}
 from (
     select {users.sources}, profile
     from users
-    where email < coalesce(:after.email, U&'\+10FFFF')
+    where email < coalesce(:after.email, (select max(email) || '!' from users))
         and {filters}
     order by email desc
     limit :limit
 ) as page;
+
+-- snippet: created_at_of_last
+-- Where a page ended, as it is stored, with one whose moment is not shown as it is.
+(select created_at from users where id = :after.id)
 
 -- name: list_users_by_created_at :columns
 -- @hot
@@ -144,7 +148,7 @@ select {page}
 from (
     select {users.sources}, profile
     from users
-    where (created_at, id) > (coalesce(:after.created_at::timestamptz, '-infinity'), coalesce(:after.id::bigint, 0))
+    where (created_at, id) > (coalesce(:after.created_at::timestamptz, {created_at_of_last}, '-infinity'), coalesce(:after.id::bigint, '-9223372036854775808'))
         and {filters_by_created_at}
     order by created_at, id
     limit :limit
@@ -159,7 +163,7 @@ select {page}
 from (
     select {users.sources}, profile
     from users
-    where (created_at, id) <= (coalesce(:after.created_at::timestamptz, 'infinity'), coalesce(:after.id::bigint - 1, 9223372036854775807))
+    where (created_at, id) <= (coalesce(:after.created_at::timestamptz, {created_at_of_last}, 'infinity'), coalesce(:after.id::bigint - 1, 9223372036854775807))
         and {filters_by_created_at}
     order by created_at desc, id desc
     limit :limit

@@ -1,6 +1,6 @@
 -- snippet: row
 -- One user, as `StoredUser` has it, up to the profile.
-id, email, display_name, is_active, rfc3339(created_at) as created_at, version
+id, email, display_name, is_active, rfc3339_utc(created_at) as created_at, version
 
 -- snippet: row_without_profile
 {row}, null::jsonb as profile
@@ -15,7 +15,7 @@ coalesce(array_agg(id), '{}') as id,
 coalesce(array_agg(email), '{}') as email,
 coalesce(array_agg(display_name), '{}') as display_name,
 coalesce(array_agg(is_active), '{}') as is_active,
-coalesce(array_agg(rfc3339(created_at)), '{}') as created_at
+coalesce(array_agg(rfc3339_utc(created_at)), '{}') as created_at
 
 -- snippet: columns_without_profile
 {columns}, null::jsonb[] as profile
@@ -26,6 +26,13 @@ coalesce(array_agg(rfc3339(created_at)), '{}') as created_at
 -- snippet: sources
 -- What is read of each user for these columns.
 id, email, display_name, is_active, created_at
+
+-- snippet: raise_version
+-- What every change sets. What others put there comes within what can be shown: a moment; and a version that a client can
+-- name, which If-Match looks at.
+version = case when version between 0 and 999999999999999998 then version + 1 else 1 end,
+created_at = least(greatest(created_at, '0001-01-01 00:00Z'), '9999-12-31 23:59:59.999999Z'),
+updated_at = now()
 
 -- snippet: insert_new
 insert into users (email, hashed_password, display_name, profile, referred_by)
@@ -66,7 +73,7 @@ from created;
 -- @not_null: created_at
 -- @secret: hashed_password: the password of a retry is compared with it
 -- What the first request with this Idempotency-Key was answered, and what tells whether this is a retry of it; for a day.
-select user_id, email, display_name, rfc3339(created_at) as created_at, hashed_password, body_hash = :key.body_hash as same_body
+select user_id, email, display_name, rfc3339_utc(created_at) as created_at, hashed_password, body_hash = :key.body_hash as same_body
 from idempotency_keys
 where key_hash = :key.key_hash and created_at + interval '1 day' > now();
 
@@ -102,8 +109,7 @@ set email = coalesce(:change.email, email),
     display_name = case when :set_display_name then :change.display_name else display_name end,
     is_active = coalesce(:change.is_active, is_active),
     profile = case when :change.profile::jsonb is null then profile else jsonb_merge_patch(profile, :change.profile) end,
-    version = version + 1,
-    updated_at = now()
+    {raise_version}
 where id = :id
     and {common.version_matches}
     and (:waits or exists (select from users where id = :id for no key update skip locked))
@@ -118,8 +124,7 @@ returning {row_without_profile};
 update users
 set display_name = case when set_display_name then new_display_name else display_name end,
     is_active = coalesce(new_is_active, is_active),
-    version = version + 1,
-    updated_at = now()
+    {raise_version}
 from (
     select change.id as changed_id, change.version as expected_version, set_display_name,
         change.display_name as new_display_name, change.is_active as new_is_active

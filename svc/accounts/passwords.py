@@ -109,8 +109,9 @@ class Passwords:
         return await self._run(owner, self._matches, hashed, str(password))
 
     def _matches(self, hashed: Secret[str], password: str) -> bool:
-        try:
-            return self._hasher.verify(reveal(hashed), password)
+        hash_ = reveal(hashed)
+        try:  # what others put there is no hash of any password, perhaps
+            return PasswordHash.PHC.fullmatch(hash_) is not None and self._hasher.verify(hash_, password)
         except argon2.exceptions.VerifyMismatchError:
             return False
 

@@ -15,11 +15,17 @@ Id = Annotated[int, Meta(ge=1, le=2**63 - 1)]
 
 Text = Annotated[
     str,
-    Meta(min_length=1, max_length=200, pattern="^[^\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]*$"),
+    Meta(
+        min_length=1,
+        max_length=200,
+        # Python's `$` lets a line end pass.
+        pattern="^[^\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\U0010ffff]*$(?!\n)",
+    ),
 ]
 """A line of text: no control characters, and none that turn the direction of what follows.
 
-Joiners and plain direction marks are text. (JSON that msgspec reads has no lone surrogates.)
+Joiners and plain direction marks are text; U+10FFFF is no character. (JSON that msgspec reads has no lone
+surrogates.)
 """
 
 

@@ -252,7 +252,7 @@ def build(service: Service) -> Resource:
                 body=UpdateUser,
                 problems=(409, 412),
             ),
-            Operation("DELETE", one, users.delete, {204: None}, WRITE, problems=(412,)),
+            Operation("DELETE", one, users.delete, {204: None}, WRITE, problems=(409, 412)),
             Operation(
                 "POST",
                 "/users",

@@ -1,6 +1,6 @@
 """Many users: GET /users and POST /users/lookup."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cache, partial
 from typing import Annotated, Protocol
 
@@ -10,7 +10,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from svc.http.answers import answer
-from svc.http.fields import Id
 from svc.http.headers import read_preference
 from svc.http.operations import FastRoute, Operation
 from svc.http.paging import Target, end_page, foreign_cursor, read_position
@@ -31,10 +30,14 @@ BLOCK_SIZES = 4, 32
 """Users with profiles that are read at once, at first and at most: they may have 256 kB each."""
 
 
+FIRST_MOMENT, LAST_MOMENT = (moment.replace(tzinfo=UTC) for moment in (datetime.min, datetime.max))
+"""As what `rfc3339_utc` shows all that is before the year 1, and after the year 9999."""
+
+
 class Position(Struct, frozen=True, forbid_unknown_fields=True):
     """Where a page of a list ends: what its order looks at, of its last user. All null: before the first."""
 
-    id: Id | None = None
+    id: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None  # others may have put in any
     email: Annotated[str, Meta(pattern="^[^\x00]*$")] | None = None  # of any length: it is one that is stored
     created_at: datetime | None = None
 
@@ -285,8 +288,14 @@ def find_position(query: ListUsers, last: User) -> Position:
     return Position(
         id=None if by_email else last.id,
         email=last.email if by_email else None,
-        created_at=datetime.fromisoformat(last.created_at) if query.sort.endswith("created_at") else None,
+        created_at=find_moment(last.created_at) if query.sort.endswith("created_at") else None,
     )
+
+
+def find_moment(shown: str) -> datetime | None:
+    """Return the moment that is shown; None for the first and the last, which stand for others as well."""
+    moment = datetime.fromisoformat(shown)
+    return moment if FIRST_MOMENT < moment < LAST_MOMENT else None
 
 
 def build(service: Service) -> Resource:

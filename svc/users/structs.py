@@ -50,7 +50,7 @@ class LookUpUsers(Struct, frozen=True, forbid_unknown_fields=True):
 class User(Struct, frozen=True, gc=False, omit_defaults=True):
     """A user as clients see it; `profile` comes only where `fields` asks for it.
 
-    A moment is RFC 3339 in UTC, with six decimals or none, as PostgreSQL's `rfc3339` writes it.
+    A moment is RFC 3339 in UTC, with six decimals or none, as PostgreSQL's `rfc3339_utc` writes it.
     """
 
     id: int

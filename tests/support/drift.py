@@ -239,7 +239,7 @@ TOLD: dict[str, dict[str, set[str]]] = {
         "create rule extra as on insert to api_keys do also notify made": {"create_api_key"},
     },
     "change a function": {
-        "create or replace function rfc3339(moment timestamptz) returns text language sql stable"
+        "create or replace function rfc3339_utc(moment timestamptz) returns text language sql stable"
         " return moment::text": RENDERING,
         "create or replace function jsonb_merge_patch(target jsonb, patch jsonb) returns jsonb language sql"
         " as 'select patch'": {"update_user"},

@@ -21,6 +21,11 @@ FILL = """insert into users (email, hashed_password, display_name)
 select n || '@example.com', '', n::text from generate_series(1, %s) as n"""
 """The users 1 to so many, each named by its number."""
 
+ANY_TEXT = (
+    "alter table users drop constraint users_email_is_canonical, drop constraint users_display_name_is_a_line"
+)
+"""Lets any text in, as others could put there before there were rules: it stays there."""
+
 EVERYTHING = "lock table users in access exclusive mode"
 WRITES = "lock table users in share mode"
 

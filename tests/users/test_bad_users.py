@@ -38,7 +38,7 @@ STARTS = {
 TARGETS = {"POST": "/users", "PATCH": "/users/2"}
 
 NOT_FIT = r"""
-display_name "\u0000" "x\u0000y" "" "WIDE" 7 [] LONG
+display_name "\u0000" "x\u0000y" "x\n" "\n" "x\udbff\udfff" "" "WIDE" 7 [] LONG
 email "\u0000@example.com" "dee@exa\u0000mple.com" "WIDE@example.com" "\ud83d\ude00" "" null [] LONG
 password "correct\u0000horse" "WIDE" "short" null [] LONG
 referred_by 9223372036854775808 -1 0 1.0 1e999 true "1" LONG

@@ -14,7 +14,7 @@ from svc.config import Config
 from svc.users.structs import User
 from tests.support import Service, make_key, pointers, problem
 from tests.support.locks import BACKENDS
-from tests.support.users import FILL
+from tests.support.users import ANY_TEXT, FILL
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 Object = dict[str, Any]
@@ -177,6 +177,7 @@ def test_no_character_breaks_a_page_or_a_look_up(client: httpx.Client, sql: Sql,
     """Every character that there is, 1,000 a user, in names, emails and profiles."""
     characters = [chr(code) for code in range(1, 0x110000) if not 0xD800 <= code < 0xE000]
     texts = ["".join(characters[start : start + 1000]) for start in range(0, len(characters), 1000)]
+    sql(ANY_TEXT)
     with psycopg.connect(str(config.database_url)) as connection, connection.cursor() as cursor:
         cursor.executemany(
             """insert into users (email, hashed_password, display_name, profile)

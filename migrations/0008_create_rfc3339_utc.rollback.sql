@@ -1,0 +1,1 @@
+drop function rfc3339_utc(timestamptz);
