@@ -25,7 +25,7 @@ from svc.postgres.statements import Query
 BOUNDED = 50
 """Rows that a hot query may examine of a small table, beyond what limits let through, without suspicion."""
 
-PROBES = [sample(0, ""), sample(1, "v1"), sample(30_000, "~")]
+PROBES = [sample(0, ""), sample(1, "v@1"), sample(30_000, "~")]
 """What is before all rows, in the first one, behind all: of a boolean, what no row has and what all have."""
 
 

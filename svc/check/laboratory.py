@@ -30,9 +30,9 @@ FILLERS = {
     "real": "n",
     "double precision": "n",
     "boolean": "true",
-    "text": "'v' || n",
-    "character varying": "'v' || n",
-    "character": "'v' || n",
+    "text": "'v@' || n",
+    "character varying": "'v@' || n",
+    "character": "'v@' || n",
     "bytea": "int8send(n)",
     "uuid": "lpad(to_hex(n), 32, '0')::uuid",
     "jsonb": "'{}'",
@@ -42,7 +42,10 @@ FILLERS = {
     "timestamp with time zone": "timestamptz '2026-01-01Z' - n * interval '1 minute'",
     "timestamp without time zone": "timestamp '2026-01-01' - n * interval '1 minute'",
 }
-"""A value for row `n` of a column of each type. Where a column may be null, it is in every second row."""
+"""A value for row `n` of a column of each type. Where a column may be null, it is in every second row.
+
+A text is one that checks are likely to let pass: a line, and something like an address.
+"""
 
 
 def sample(n: int, text: str) -> dict[str, object]:
@@ -65,7 +68,7 @@ def sample(n: int, text: str) -> dict[str, object]:
     }
 
 
-SAMPLES = [sample(1, "v1"), sample(2, "v2"), sample(2900, "!")]
+SAMPLES = [sample(1, "v@1"), sample(2, "v@2"), sample(2900, "!@!")]
 """A row without nulls, a row with nulls, and a text that is in no row: what is taken cannot be inserted."""
 
 DROP_CHECKS = """
@@ -141,7 +144,7 @@ def make_filler(type_: str, labels: Mapping[str, Sequence[str]]) -> str | None:
         listed = ", ".join(f"'{label}'" for label in labels[type_])
         return f"(array[{listed}])[(n - 1) % {len(labels[type_])} + 1]"
     if length := re.fullmatch(r"character(?: varying)?\((\d+)\)", type_):
-        return f"left('v' || n, {length[1]})"
+        return f"left('v@' || n, {length[1]})"
     if digits := re.fullmatch(r"numeric\((\d+),(\d+)\)", type_):
         return f"n % {10 ** max(0, int(digits[1]) - int(digits[2]))}"
     return FILLERS.get(re.sub(r"\(\d+\)", "", type_))

@@ -184,7 +184,7 @@ def test_a_field_that_is_looser_than_its_elements_is_a_warning(made: Made) -> No
 
 ANNOTATIONS = [
     ("name", select(name="coalesce(array_agg(nullif(name, '')), '{}')"), []),
-    ("name", select(name="coalesce(array_agg(nullif(name, 'v7')), '{}')"), [("annotation", "name was null")]),
+    ("name", select(name="coalesce(array_agg(nullif(name, 'v@7')), '{}')"), [("annotation", "name was null")]),
     ("name", select(name="coalesce(array_agg(motto), '{}')"), [("annotation", "name was null")]),
     ("name", select(), [("annotation", "@not_null")]),
     ("name", select(name="array_agg(nullif(name, ''))"), [

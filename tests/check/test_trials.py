@@ -114,7 +114,7 @@ LYING = [
     "update teams set name = :name where id = :id and gone_at is null",
     "update teams set name = :name where id = :id and gone_at is not null",
     "insert into jottings (author) values (lower(:author))",
-    "insert into teams (name) values ('v1') on conflict (name) do update set size = :size",
+    "insert into teams (name) values ('v@1') on conflict (name) do update set size = :size",
     "with gone as (delete from jottings where id = :id) insert into jottings (author) values (:author)",
 ]
 
@@ -149,7 +149,7 @@ HONEST = [
     "insert into short (code, moods) values ('a', :moods)",
 ]
 FAILING_OTHERWISE = [
-    "insert into teams (name) values ('v1')",
+    "insert into teams (name) values ('v@1')",
     "insert into jottings (author, team_id) values ('x', -1)",
     "update teams set size = -1",
     "update teams set motto = (1 / (:n::bigint - 1))::text where :n::bigint < 2",
@@ -220,7 +220,7 @@ def test_an_annotation_that_is_true_is_trusted(
 
 
 LIES = [
-    "select id, nullif(name, 'v7') as label from teams",
+    "select id, nullif(name, 'v@7') as label from teams",
     "select id, motto as label from teams",
     "select id, motto as label from teams where id = :id",
     "select n.id, t.name as label from jottings n left join teams t on t.id = n.team_id",
