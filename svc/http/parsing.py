@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache
 from typing import Any, TypeVar, cast
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, quote
 
 import msgspec
 from msgspec import Raw, Struct
@@ -30,6 +30,12 @@ PARSED_AT_ONCE = 4096
 PARSER = ThreadPoolExecutor(1, thread_name_prefix="parser")
 """Parses larger bodies: a thousand long addresses take a second, in which the loop goes on."""
 
+IN_FRAGMENTS = "/?:@!$&'()*+,;="
+"""What may stand in a fragment as it is (RFC 3986, 3.5), besides letters, digits and `_.-~`."""
+
+BOM = b"\xef\xbb\xbf"
+"""U+FEFF in front of a body, which is no JSON but may be passed over (RFC 8259, 8.1)."""
+
 MAX_PARAMETERS = 100
 MAX_ERRORS = 100
 """Bounds of what a query may have and of what a problem lists."""
@@ -41,7 +47,7 @@ async def read_body(request: Request, type_: type[S], media_types: Sequence[str]
     Raises Problem: 415, 413, 400 for what is not JSON, 422 for what does not fit.
     """
     check_media_type(request, media_types)
-    body = await receive_body(request, request.state["max_body"])
+    body = (await receive_body(request, request.state["max_body"])).removeprefix(BOM)
     if len(body) <= PARSED_AT_ONCE:
         return parse_body(body, type_)
     if request.state["load"].is_full:
@@ -78,7 +84,9 @@ def parse_body(body: bytes, type_: type[S], *, in_full: bool = True) -> S:
     except RecursionError:
         raise Problem(400, "Expected JSON of fewer levels", code="malformed") from None
     except (msgspec.DecodeError, UnicodeDecodeError):
-        raise Problem(400, "Expected JSON in UTF-8", code="malformed") from None
+        wide = b"\0" in body[:2] or body[:2] in (b"\xff\xfe", b"\xfe\xff")
+        found = ", and this is UTF-16 or UTF-32" if wide else ""
+        raise Problem(400, f"Expected JSON in UTF-8{found}", code="malformed") from None
 
 
 async def receive_body(request: Request, limit: int) -> bytes:
@@ -122,12 +130,14 @@ def find_body_failures(type_: type[Struct], body: bytes) -> list[Failure]:
 
 def invalid_body(failures: list[Failure]) -> Problem:
     """422 with a JSON pointer (RFC 6901, as a URI fragment) to each field."""
-    escaped = [
-        ("".join("/" + part.replace("~", "~0").replace("/", "~1") for part in path), detail)
-        for path, detail in failures[:MAX_ERRORS]
-    ]
-    errors = tuple(FieldError(f"#{pointer}", detail) for pointer, detail in escaped)
+    errors = tuple(FieldError(point_at(path), detail) for path, detail in failures[:MAX_ERRORS])
     return Problem(422, "The body does not fit", code="invalid", errors=errors)
+
+
+def point_at(path: Sequence[str]) -> str:
+    """Return the pointer to a value: `~` and `/` in a name are escaped, then what no fragment may hold."""
+    pointer = "".join("/" + part.replace("~", "~0").replace("/", "~1") for part in path)
+    return f"#{quote(pointer, safe=IN_FRAGMENTS)}"
 
 
 def read_query(request: Request, type_: type[S]) -> S:

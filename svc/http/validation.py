@@ -75,6 +75,13 @@ def find_failures(
 
 
 def split_message(error: msgspec.ValidationError) -> tuple[tuple[str, ...], str]:
-    """Take msgspec's "… - at `$.a[0].b`" apart into a path and a sentence."""
-    detail, _, where = str(error).partition(" - at `$")
-    return tuple(re.findall(r"[^.\[\]`]+", where)), detail
+    """Take msgspec's "… - at `$.a[0].b`" apart into a path and a sentence.
+
+    It says `[...]` for a value of a mapping, and not which: the path ends with the mapping.
+    """
+    message = str(error)
+    detail, _, where = message.rpartition(" - at ")
+    if not re.fullmatch(r"(?:`key` in )?`\$[^`]*`", where):
+        return (), message
+    known = where[where.index("$") + 1 : -1].partition("[...]")[0]
+    return tuple(re.findall(r"[^.\[\]]+", known)), detail

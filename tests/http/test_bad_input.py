@@ -56,7 +56,7 @@ id 1
 WHOLE: list[tuple[bytes, tuple[int, ...]]] = [
     (b"", (400,)),
     (b"nope", (400,)),
-    (b"\xef\xbb\xbf{}", (400,)),
+    (b"\xef\xbb\xbf\xef\xbb\xbf{}", (400,)),
     ('{"note": "x"}'.encode("utf-16"), (400,)),
     (bytes(range(128, 256)), (400,)),
     (b"[]", (422,)),

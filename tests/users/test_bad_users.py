@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from svc.http.paging import seal
 from svc.users.lists import describe_list
 from svc.users.structs import ListUsers
-from tests.support import pointers
+from tests.support import pointers, problem
 from tests.support.bad_input import (
     FUZZ,
     JSON,
@@ -128,3 +128,16 @@ def test_no_body_is_answered_with_a_5xx(
 @given(query=make_queries("limit", "cursor", "sort", "fields", "email", "is_active", "created_from"))
 def test_no_query_is_answered_with_a_5xx(client: httpx.Client, users: list[User], query: str) -> None:
     check_answer(client, "/users", users, client.get(f"/users?{query}"))
+
+
+def test_a_byte_order_mark_in_front_of_a_body_is_passed_over(client: httpx.Client, users: list[User]) -> None:
+    mark, path = "\ufeff", f"/users/{users[1]['id']}"
+    new = '{"email": "dee@example.com", "password": "correct horse"}'
+    assert client.post("/users", content=(mark + new).encode(), headers=JSON).status_code == 201
+    change = mark + '{"display_name": "Dee"}'
+    assert client.patch(path, content=change.encode(), headers=JSON).json()["display_name"] == "Dee"
+    problem(client.patch(path, content=(mark + change).encode(), headers=JSON), 400)
+    problem(client.patch(path, content=mark.encode(), headers=JSON), 400)
+    for encoding in ("utf-16", "utf-16-le", "utf-16-be", "utf-32"):
+        told = problem(client.patch(path, content=change[1:].encode(encoding), headers=JSON), 400)
+        assert told["detail"] == "Expected JSON in UTF-8, and this is UTF-16 or UTF-32"
