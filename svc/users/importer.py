@@ -6,7 +6,8 @@ lock, and a body that was cut leaves nothing behind.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Generator, Sequence
+from contextlib import closing, contextmanager, suppress
 from operator import attrgetter
 from tempfile import SpooledTemporaryFile
 from typing import Protocol, Self
@@ -20,7 +21,7 @@ from svc.accounts.passwords import Password, Passwords
 from svc.config import Config
 from svc.http.answers import NDJSON, answer, encode
 from svc.http.operations import Operation
-from svc.http.parsing import MAX_ERRORS, check_media_type, invalid_body, parse_aside, parse_body
+from svc.http.parsing import BOM, MAX_ERRORS, check_media_type, invalid_body, parse_aside, parse_body
 from svc.http.problems import FieldError, Problem, find_problem, unavailable
 from svc.http.resource import Resource, Service
 from svc.postgres.errors import DatabaseError
@@ -100,7 +101,7 @@ class Importer:
         """Create the users of all good lines, whatever is wrong with the others; none of them in a 503."""
         check_media_type(request, [NDJSON])
         owner = request.scope.get("key_id")
-        with self._slots.acquire(owner), SpooledTemporaryFile[bytes](SPOOL_MAX_SIZE) as spool:
+        with self._slots.acquire(owner), closing(Spool()) as spool:
             new = Import(spool, self._most)
             try:
                 async with asyncio.timeout(self._seconds):
@@ -112,10 +113,51 @@ class Importer:
         return answer(new.sum_up(created))
 
 
+class Spool:
+    """What is good of an import: in memory while it is small, then in a file without a name in TMPDIR.
+
+    Each call raises Problem 503 where that file cannot be made, written or read.
+    """
+
+    def __init__(self) -> None:
+        self._file = SpooledTemporaryFile[bytes](SPOOL_MAX_SIZE)
+
+    def write(self, line: bytes) -> None:
+        """Add a line."""
+        with no_room():
+            self._file.write(line)
+
+    def rewind(self) -> None:
+        """Go back to the first line; what was not written yet is written now."""
+        with no_room():
+            self._file.seek(0)
+
+    def read_block(self) -> list[bytes]:
+        """Return some lines that follow; none after the last."""
+        with no_room():
+            return self._file.readlines(BLOCK_BYTES)
+
+    def close(self) -> None:
+        """Forget it all. What could not be written is tried once more, and may fail again."""
+        with suppress(OSError):
+            self._file.close()
+
+
+@contextmanager
+def no_room() -> Generator[None]:
+    """Make a Problem 503 of what the disk refuses; it is logged with its cause."""
+    try:
+        yield
+    except OSError as error:
+        raise unavailable(
+            "The server has no room for the import; nothing was done", code="no-room"
+        ) from error
+
+
 class Import:
     """One import: takes lines in, then loads what is good; counts and keeps what is refused."""
 
-    def __init__(self, spool: SpooledTemporaryFile[bytes], most: int) -> None:
+    def __init__(self, spool: "Spool", most: int) -> None:
         self._spool = spool
         self._most = self._room = most
         self._given = self._refused_count = 0
@@ -124,7 +166,7 @@ class Import:
     async def take_in(self, request: Request, passwords: Passwords, owner: object) -> None:
         """Check every line. Raises ClientDisconnect where the body was cut.
 
-        Raises Problem: 413 for too large an import, 503 for a full disk.
+        Raises Problem: 413 for too large an import, 503 where there is no room for it.
         """
         longest = request.state["max_body"]
         async for first, lines in number_lines(read_lines(request, longest, self._most)):
@@ -137,14 +179,14 @@ class Import:
                     new = NewUser.of(number, user, await find_hash(user, passwords, owner))
                     self._keep(encode(new) + b"\n")
             self._given += sum(user is not None for user in users)
+        self._spool.rewind()
 
     async def load(self, queries: ImportQueries, savepoints: Savepoints) -> int:
         """Create what is good; return how many users that were."""
         created = 0
-        self._spool.seek(0)
-        while lines := self._spool.readlines(BLOCK_BYTES):
-            users = await self._find_referred(queries, [decode(line) for line in lines])
-            created += await self._create(queries, savepoints, users)
+        while lines := self._spool.read_block():
+            if users := await self._find_referred(queries, [decode(line) for line in lines]):
+                created += await self._create(queries, savepoints, users)
         return created
 
     def sum_up(self, created: int) -> Imported:
@@ -157,10 +199,7 @@ class Import:
         self._room -= len(line)
         if self._room < 0:
             raise too_large(self._most)
-        try:
-            self._spool.write(line)
-        except OSError:
-            raise unavailable("There is no room for the import; nothing was done", "overload") from None
+        self._spool.write(line)
 
     def _refuse(self, line: int, errors: Errors) -> None:
         self._refused_count += 1
@@ -199,22 +238,24 @@ def too_large(most: int) -> Problem:
 
 
 async def read_lines(request: Request, longest: int, most: int) -> AsyncIterator[bytes]:
-    """Yield the lines of a body without line feeds. Of one that is too long, one byte too many is kept.
+    """Yield the lines of a body without line feeds, and without a BOM in front of all.
 
-    Raises Problem 413 for a body of more than `most` bytes.
+    Of one that is too long, some bytes too many are kept. Raises Problem 413 for a body of more than `most`
+    bytes.
     """
-    line, size = bytearray(), 0
+    line, size, kept, bom = bytearray(), 0, longest + 1 + len(BOM), BOM
     async for chunk in request.stream():
         size += len(chunk)
         if size > most:
             raise too_large(most)
         *ended, begun = chunk.split(b"\n")
         for end in ended:
-            line += end[: longest + 1 - len(line)]
-            yield bytes(line)
+            line += end[: kept - len(line)]
+            yield bytes(line.removeprefix(bom))
             line.clear()
-        line += begun[: longest + 1 - len(line)]
-    yield bytes(line)
+            bom = b""
+        line += begun[: kept - len(line)]
+    yield bytes(line.removeprefix(bom))
 
 
 async def number_lines(lines: AsyncIterator[bytes]) -> AsyncIterator[tuple[int, list[bytes]]]:

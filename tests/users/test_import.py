@@ -6,10 +6,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import httpx
+import psutil
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support import Service, make_key, problem
+from svc.config import Config
+from svc.users.importer import BLOCK_BYTES
+from tests.support import Service, make_key, problem, with_settings
 from tests.support.imports import (
     DIGEST,
     HASH,
@@ -136,6 +140,102 @@ def test_chunks_make_no_difference(
     good = sum(part.startswith(b'{"email') for part in parts)
     assert sorted(refused(found)) == bad
     assert (found["created"], found["skipped"]) == (min(good, 1), max(good - 1, 0))
+
+
+BOM = b"\xef\xbb\xbf"
+
+
+def test_a_mark_in_front_of_all_is_passed_over_and_no_other(client: httpx.Client, sql: Sql) -> None:
+    """U+FEFF, which editors put in front of a text: however it was cut, and whatever ends the lines."""
+    first, second = line("a@example.com"), line("b@example.com")
+    for body in (
+        [BOM + first + b"\r\n" + second + b"\r\n"],
+        [BOM[:1], BOM[1:2], BOM[2:] + first[:9], first[9:] + b"\n" + second],
+    ):
+        assert post(client, iter(body))["created"] == 2
+        sql("delete from users")
+    found = post(client, BOM + BOM + first + b"\n" + BOM + second)
+    assert (found["created"], refused(found)) == (0, {1: {"#"}, 2: {"#"}})
+    for empty in (BOM, BOM + b"\n", BOM + b" \r\n"):
+        assert post(client, empty) == {"created": 0, "skipped": 0, "refused": [], "refused_count": 0}
+    assert refused(post(client, b"\n" + BOM + first)) == {2: {"#"}}
+
+
+def test_a_mark_does_not_count_as_a_part_of_the_line(config: Config) -> None:
+    longest = line("a@example.com", display_name="n" * 50)
+    config = with_settings(config, max_body=len(longest))
+    with Service(config) as service, service.client(make_key(config)) as client:
+        assert post(client, BOM + longest + b"\n" + longest + b" ")["refused"] == [
+            {
+                "line": 2,
+                "errors": [{"pointer": "#", "detail": f"Expected a line of at most {len(longest)} bytes"}],
+            }
+        ]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_another_encoding_is_told(client: httpx.Client, encoding: str) -> None:
+    body = (line("a@example.com") + b"\n" + line("b@example.com")).decode().encode(encoding)
+    found = post(client, body)
+    assert found["created"] == 0
+    details = [error["detail"] for entry in found["refused"] for error in entry["errors"]]
+    assert set(details) == {"Expected JSON in UTF-8, and this is UTF-16 or UTF-32"}
+
+
+def test_a_line_that_is_no_json_keeps_no_other_out(client: httpx.Client, sql: Sql) -> None:
+    good = [line(f"{name}@example.com") for name in "abcdefgh"]
+    bad = [
+        b"\0",
+        line("nul@example.com") + b"\0",
+        b"\xff\xfe",
+        line("x@example.com").replace(b"x@", b"\xe9@"),
+        line("x@example.com").replace(b"x@", b"\\ud800@"),
+        line("x@example.com", referred_by=2**63),
+        line("x@example.com", profile={"a": 2**64}).replace(b"18446744073709551616", b"1e999"),
+        b'{"email": "x@example.com"',
+    ]
+    found = post(client, b"\r\n \t\r\n".join(each for pair in zip(bad, good, strict=True) for each in pair))
+    assert found["created"] == 8
+    assert refused(found) == {4 * n + 1: {"#"} for n in range(8)} | {21: {"#/referred_by"}, 25: {"#/profile"}}
+    assert emails(sql) == [f"{name}@example.com" for name in "abcdefgh"]
+
+
+def test_of_a_name_that_comes_twice_the_last_value_counts(client: httpx.Client, sql: Sql) -> None:
+    """As PostgreSQL's jsonb has it; RFC 8259 leaves it open."""
+    assert post(client, line("a@example.com")[:-1] + b', "email": "b@example.com"}')["created"] == 1
+    assert emails(sql) == ["b@example.com"]
+
+
+def test_of_blocks_in_which_nobody_has_a_referrer_the_others_come_in(client: httpx.Client, sql: Sql) -> None:
+    """The first blocks have none that could be created at all."""
+    count = 3 * BLOCK_BYTES // len(line("user0@example.com"))
+    body = [line(f"user{n}@example.com", referred_by=2**62) for n in range(count)]
+    found = post(client, b"\n".join([*body, line("good@example.com")]))
+    assert (found["created"], found["skipped"], found["refused_count"]) == (1, 0, count)
+    assert found["refused"][-1] == {
+        "line": 100,
+        "errors": [{"pointer": "#/referred_by", "detail": "There is no such user"}],
+    }
+    assert post(client, line("one@example.com", referred_by=2**62))["refused_count"] == 1
+    assert emails(sql) == ["good@example.com"]
+
+
+def test_many_bad_lines_are_counted_and_not_kept(client: httpx.Client, sql: Sql) -> None:
+    """Of 40,000, of which each would take 500 bytes to tell, what is kept is some kB."""
+    process, before, most = psutil.Process(), 0, 0
+
+    def body() -> Iterator[bytes]:
+        nonlocal before, most
+        yield b'{"email": "x", "password": "short"}\n' * 2000
+        before = process.memory_info().rss
+        for _ in range(19):
+            yield b'{"email": "x", "password": "short"}\n' * 2000
+            most = max(most, process.memory_info().rss)
+
+    found = post(client, body())
+    assert (found["created"], found["skipped"], found["refused_count"]) == (0, 0, 40_000)
+    assert [entry["line"] for entry in found["refused"]] == [*range(1, 101)]
+    assert most - before < 10_000_000
 
 
 def test_an_import_needs_its_media_type_and_the_scope_to_write(
