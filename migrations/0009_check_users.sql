@@ -9,6 +9,8 @@
 
 set local lock_timeout = '3s';
 
+set local standard_conforming_strings = on;
+
 alter table users
     add constraint users_email_is_canonical check (
         email ~ '^[^@A-Z\x01-\x20\x7f-\xa0\u202a-\u202e\u2066-\u2069\U0010ffff]+@[^@A-Z\x01-\x20\x7f-\xa0\u202a-\u202e\u2066-\u2069\U0010ffff]+$'

@@ -1,5 +1,5 @@
 -- Looks at the rows there are, while others read and write. Where some break a rule, that rule stays as it is, for new rows
--- alone: it is no reason to stop a rollout. PostgreSQL's log says so here, the service's at each start, and
+-- alone: it is no reason to stop a rollout. `svc migrate` says so, the service's log at each start, and
 -- docs/configuration.md how to find the rows.
 
 do $$

@@ -6,7 +6,8 @@ n.nspname not in ('pg_catalog', 'information_schema', 'pg_toast')
 canonical as materialized (
     select set_config('TimeZone', 'UTC', true), set_config('DateStyle', 'ISO', true),
         set_config('IntervalStyle', 'postgres', true), set_config('extra_float_digits', '1', true),
-        set_config('bytea_output', 'hex', true), set_config('quote_all_identifiers', 'off', true)
+        set_config('bytea_output', 'hex', true), set_config('quote_all_identifiers', 'off', true),
+        set_config('standard_conforming_strings', 'on', true)
 )
 
 -- name: list_columns :many
@@ -243,7 +244,7 @@ union all
 select
     -- PostgreSQL 15 names the table of each column, 16 only where there are several.
     'view ' || n.name,
-    regexp_replace(pg_get_viewdef(n.oid), '(\w+|"[^"]+")\.(?=[\w"])', '', 'g'),
+    regexp_replace(pg_get_viewdef(n.oid), E'(\\w+|"[^"]+")\\.(?=[\\w"])', '', 'g'),
     n.name,
     '{read,insert,update,delete}',
     '{}',

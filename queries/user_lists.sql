@@ -114,7 +114,7 @@ select {page}
 from (
     select {users.sources}, profile
     from users
-    where email >= coalesce(:after.email || U&'\0001', '')
+    where email >= coalesce(:after.email || chr(1), '')
         and {filters}
     order by email
     limit :limit

@@ -5,6 +5,7 @@ yoyo runs them, under an advisory lock, with a checksum of every file that was a
 
 import asyncio
 import glob
+import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -185,6 +186,7 @@ def run_yoyo(config: Config, name: str, direction: Literal["apply", "rollback"])
         migrations = yoyo.read_migrations(glob.escape(str(find_folder("migrations"))))
         migrations = migrations.filter(partial(has_id, name))
         with yoyo.get_backend(url) as backend:
+            backend.connection.add_notice_handler(partial(warn, name))
             backend.break_lock()
             backend.ensure_internal_schema_updated()
             choose = backend.to_apply if direction == "apply" else backend.to_rollback
@@ -192,6 +194,12 @@ def run_yoyo(config: Config, name: str, direction: Literal["apply", "rollback"])
                 run_whole(backend, migration, direction)
     except (psycopg.Error, yoyo.exceptions.BadMigration) as error:
         raise MigrationError(f"{name}: {error}") from None
+
+
+def warn(name: str, notice: Any) -> None:
+    """Say what a migration warns of, as of rows that break a constraint which is not valid for them yet."""
+    if notice.severity_nonlocalized == "WARNING":
+        print(f"{name}: {notice.message_primary}", file=sys.stderr)
 
 
 def run_whole(backend: Any, migration: Any, direction: Literal["apply", "rollback"]) -> None:

@@ -214,6 +214,14 @@ def die(*_: Any, **__: Any) -> None:
     raise KeyboardInterrupt
 
 
+def test_what_a_migration_warns_of_is_said(
+    empty: Config, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add(folder, "9998_odd", "do $$ begin raise notice 'hush'; raise warning 'look: %', 7; end $$;")
+    assert asyncio.run(migrate(empty))[-1] == "9998_odd"
+    assert capsys.readouterr().err == "9998_odd: look: 7\n"
+
+
 def test_a_migration_without_a_transaction_is_run_and_marked(empty: Config, folder: Path) -> None:
     up = "-- transactional: false\n\ncreate index concurrently if not exists odd on things (name);"
     add(folder, "9998_odd", up, "-- transactional: false\n\ndrop index concurrently if exists odd;")
