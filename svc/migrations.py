@@ -6,8 +6,8 @@ yoyo runs them, under an advisory lock, with a checksum of every file that was a
 import asyncio
 import glob
 import sys
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from hashlib import sha256
 from importlib import import_module
@@ -25,7 +25,7 @@ from svc.postgres.queries import Queries
 LOCK_SECONDS = 600
 """How long a run waits for another one to end."""
 
-NOTICE = 0.01
+NOTICE = 0.001
 """Seconds in which the loop, which stood still, notes that the server has closed an idle connection."""
 
 
@@ -78,6 +78,9 @@ def refuse_place(place: Place) -> None:
 
 
 State = Literal["applied", "pending", "edited", "unknown"]
+
+
+Direction = Literal["apply", "rollback"]
 
 
 class Migration(Struct, frozen=True):
@@ -134,14 +137,15 @@ async def migrate(config: Config) -> list[str]:
     A second run at the same time waits for the first and finds nothing to do.
     """
     async with migration_lock(config) as queries:
-        pending = select(await list_migrations(queries), "pending")
-        if pending:
-            refuse_place(await queries.describe_place())
-        files = read_files()
-        for name in pending:
-            run_yoyo(config, name, "apply")
-            await asyncio.sleep(NOTICE)
-            await queries.create_checksum(migration_id=name, checksum=files[name])
+        pending, files = select(await list_migrations(queries), "pending"), read_files()
+        if not pending:
+            return []
+        refuse_place(await queries.describe_place())
+        with open_yoyo(config) as opened:
+            for name in pending:
+                run_yoyo(*opened, name, "apply")
+                await asyncio.sleep(NOTICE)
+                await queries.create_checksum(migration_id=name, checksum=files[name])
         return pending
 
 
@@ -150,17 +154,18 @@ async def rollback(config: Config, count: int) -> list[str]:
     async with migration_lock(config) as queries:
         last = select(await list_migrations(queries), "applied", "unknown")[-count:][::-1]
         files = read_files()
-        for name in last:
-            if name not in files:
-                raise MigrationError(f"{name}: only the release that brought it can take it back")
-            # Forgotten first: a run that dies in between leaves what the next `migrate` mends.
-            await queries.delete_checksum(migration_id=name)
-            try:
-                run_yoyo(config, name, "rollback")
-                await asyncio.sleep(NOTICE)
-            except MigrationError:
-                await queries.create_checksum(migration_id=name, checksum=files[name])
-                raise
+        with open_yoyo(config) as opened:
+            for name in last:
+                if name not in files:
+                    raise MigrationError(f"{name}: only the release that brought it can take it back")
+                # Forgotten first: a run that dies in between leaves what the next `migrate` mends.
+                await queries.delete_checksum(migration_id=name)
+                try:
+                    run_yoyo(*opened, name, "rollback")
+                    await asyncio.sleep(NOTICE)
+                except MigrationError:
+                    await queries.create_checksum(migration_id=name, checksum=files[name])
+                    raise
         return last
 
 
@@ -171,29 +176,39 @@ def select(migrations: list[Migration], *states: State) -> list[str]:
     return [migration.id for migration in migrations if migration.state in states]
 
 
-def run_yoyo(config: Config, name: str, direction: Literal["apply", "rollback"]) -> None:
-    """Has yoyo apply or take back one migration, unless it remembers that it has. Raises MigrationError.
+@contextmanager
+def open_yoyo(config: Config) -> Generator[tuple[Any, Any]]:
+    """Give a connection of yoyo's, and all migrations there are. Raises MigrationError.
 
     Its own lock is a row that a killed run leaves behind; under the advisory lock it can only be stale.
     """
     # Imported here: it and psycopg take memory and time that a serving process has no use for.
     yoyo: Any = import_module("yoyo")
     psycopg: Any = import_module("psycopg")
+    # In libpq's own words: yoyo leaves a database's name as it is escaped, and knows of one host.
+    parameters = psycopg.conninfo.conninfo_to_dict(str(config.database_url))
+    url = f"postgresql+psycopg:///?{urlencode(parameters, quote_via=quote)}"
     try:
-        # In libpq's own words: yoyo leaves a database's name as it is escaped, and knows of one host.
-        parameters = psycopg.conninfo.conninfo_to_dict(str(config.database_url))
-        url = f"postgresql+psycopg:///?{urlencode(parameters, quote_via=quote)}"
-        migrations = yoyo.read_migrations(glob.escape(str(find_folder("migrations"))))
-        migrations = migrations.filter(partial(has_id, name))
         with yoyo.get_backend(url) as backend:
-            backend.connection.add_notice_handler(partial(warn, name))
             backend.break_lock()
             backend.ensure_internal_schema_updated()
-            choose = backend.to_apply if direction == "apply" else backend.to_rollback
-            for migration in choose(migrations):
-                run_whole(backend, migration, direction)
-    except (psycopg.Error, yoyo.exceptions.BadMigration) as error:
+            yield backend, yoyo.read_migrations(glob.escape(str(find_folder("migrations"))))
+    except psycopg.Error as error:
+        raise MigrationError(str(error)) from None
+
+
+def run_yoyo(backend: Any, migrations: Any, name: str, direction: Direction) -> None:
+    """Has yoyo apply or take back one migration, unless it remembers that it has. Raises MigrationError."""
+    told = partial(warn, name)
+    backend.connection.add_notice_handler(told)
+    try:
+        choose = backend.to_apply if direction == "apply" else backend.to_rollback
+        for migration in choose(migrations.filter(partial(has_id, name))):
+            run_whole(backend, migration, direction)
+    except (backend.DatabaseError, import_module("yoyo").exceptions.BadMigration) as error:
         raise MigrationError(f"{name}: {error}") from None
+    finally:
+        backend.connection.remove_notice_handler(told)
 
 
 def warn(name: str, notice: Any) -> None:
@@ -202,7 +217,7 @@ def warn(name: str, notice: Any) -> None:
         print(f"{name}: {notice.message_primary}", file=sys.stderr)
 
 
-def run_whole(backend: Any, migration: Any, direction: Literal["apply", "rollback"]) -> None:
+def run_whole(backend: Any, migration: Any, direction: Direction) -> None:
     """Run a migration and note that it was run, in one transaction: yoyo takes three, and may die in between.
 
     One that says `transactional: false` cannot be so: it must be one that may be run again.
