@@ -69,7 +69,8 @@ def walk(value: Any, *, into_queries: bool = True) -> Iterator[Node]:
     else:
         parts = cast("Iterable[Any]", value) if isinstance(value, list) else ()
     for part in parts:
-        yield from walk(part, into_queries=into_queries)
+        if isinstance(part, dict | list):  # nine of ten are plain values
+            yield from walk(part, into_queries=into_queries)
 
 
 WRAPPERS = (
