@@ -106,7 +106,7 @@ def declared() -> Iterator[None]:
 def empty_url(server_url: DatabaseUrl, admin: Callable[[str], None]) -> Iterator[DatabaseUrl]:
     """A database with nothing in it."""
     name = f"{TEMPLATE}_{next(NUMBERS)}"
-    admin(f"create database {name} template template0")
+    admin(f"create database {name} template template0 strategy file_copy")
     yield at(server_url, name)
     admin(f"drop database {name} with (force)")
 

@@ -24,10 +24,13 @@ class Databases:
 
     @contextmanager
     def lend(self) -> Iterator[DatabaseUrl]:
-        """Give a database for as long as the block lasts."""
+        """Give a database for as long as the block lasts.
+
+        Copied as files: by way of the log it takes twice the CPU, 27 ms against 12.
+        """
         name = f"{TEMPLATE}_{next(NUMBERS)}"
         url = at(self._server_url, name)
-        self._admin(f"create database {name} template {self._template}")
+        self._admin(f"create database {name} template {self._template} strategy file_copy")
         self._prepare(url)
         yield url
         self._admin(f"drop database {name} with (force)")
