@@ -17,6 +17,7 @@ PARTS = {
 }
 """The line of each, its files, its tests."""
 
+
 def delete(folder: Path, name: str) -> None:
     """Take a part out of a copy of the checkout."""
     app = folder / "svc/app.py"
