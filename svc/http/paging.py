@@ -33,7 +33,7 @@ class PageQuery(Struct, frozen=True, forbid_unknown_fields=True):
     cursor: str | None = None
 
 
-class IdPosition(Struct, frozen=True):
+class IdPosition(Struct, frozen=True, forbid_unknown_fields=True):
     """Where a page ends that is in the order of ids: the id of its last row."""
 
     id: int = 0
