@@ -2,6 +2,8 @@
 -- alone: it is no reason to stop a rollout. `svc migrate` says so, the service's log at each start, and
 -- docs/configuration.md how to find the rows.
 
+set local statement_timeout = 0;
+
 do $$
 declare
     rule text;

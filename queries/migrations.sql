@@ -6,7 +6,7 @@ select set_config('lock_timeout', (:milliseconds::bigint)::text, true);
 -- Lets no limit of a role or a database end this transaction while it waits; each version has those that it knows.
 select count(set_config(name, '0', true)) as settings
 from pg_settings
-where name in ('idle_in_transaction_session_timeout', 'transaction_timeout');
+where name in ('idle_in_transaction_session_timeout', 'transaction_timeout', 'statement_timeout');
 
 -- name: describe_place :one
 -- Where tables would be made, and whether they can be.

@@ -148,7 +148,7 @@ select {page}
 from (
     select {users.sources}, profile
     from users
-    where (created_at, id) > (coalesce(:after.created_at::timestamptz, {created_at_of_last}, '-infinity'), coalesce(:after.id::bigint, '-9223372036854775808'))
+    where (created_at, id) > (coalesce(:after.created_at::timestamptz, {created_at_of_last}, case when :after.late::boolean then 'infinity'::timestamptz else '-infinity' end), coalesce(:after.id::bigint, '-9223372036854775808'))
         and {filters_by_created_at}
     order by created_at, id
     limit :limit
@@ -163,7 +163,7 @@ select {page}
 from (
     select {users.sources}, profile
     from users
-    where (created_at, id) <= (coalesce(:after.created_at::timestamptz, {created_at_of_last}, 'infinity'), coalesce(:after.id::bigint - 1, 9223372036854775807))
+    where (created_at, id) <= (coalesce(:after.created_at::timestamptz, {created_at_of_last}, case when not :after.late::boolean then '-infinity'::timestamptz else 'infinity' end), coalesce(:after.id::bigint - 1, 9223372036854775807))
         and {filters_by_created_at}
     order by created_at desc, id desc
     limit :limit

@@ -8,13 +8,16 @@ import os
 import re
 from collections.abc import Mapping
 from typing import Self
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 TO_BOTH = frozenset(
     """host port dbname user password passfile service options krbsrvname gsslib sslcert sslkey sslrootcert
     sslcrl sslpassword""".split()
 )
 """Parameters that both drivers understand, whatever they say."""
+
+TLS = frozenset("sslcert sslkey sslpassword sslcrl ssl_min_protocol_version ssl_max_protocol_version".split())
+"""What asyncpg does not look at where the system's certificates are trusted."""
 
 FILES = frozenset(["sslcert", "sslkey", "sslrootcert", "sslcrl"])
 
@@ -32,9 +35,9 @@ OURS: Mapping[str, str] = {
     "application_name": ".*",
     "connect_timeout": "[0-9]{1,4}",
     "keepalives": "0|1",
-    "keepalives_idle": "[0-9]{1,6}",
-    "keepalives_interval": "[0-9]{1,6}",
-    "keepalives_count": "[0-9]{1,3}",
+    "keepalives_idle": "[0-9]{1,4}",
+    "keepalives_interval": "[0-9]{1,4}",
+    "keepalives_count": "[0-9]{1,2}",
     "tcp_user_timeout": "[0-9]{1,9}",
 }
 """Those that asyncpg does not know, and that svc/postgres/connection.py sees to."""
@@ -64,11 +67,16 @@ class DatabaseUrl(str):
 
     @classmethod
     def parse(cls, value: object) -> Self:
-        scheme, separator, rest = str(value).partition("://")
+        scheme, separator, rest = str(value).strip().partition("://")
         if not separator or scheme.split("+")[0] not in ("postgres", "postgresql"):
             raise ValueError("Expected a URL such as postgresql://user:password@host:5432/database")
+        if re.search(r"[\x00-\x20\x7f]", rest):  # each driver makes something else of them
+            raise ValueError("A blank or a line end must be written as %20 or %0A")
         url = cls(f"postgresql://{rest}")
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+        except ValueError:  # whose message shows the password
+            raise ValueError("The host is no name and no address") from None
         pairs = parts.query.split("&") if parts.query else []
         if parts.fragment or "@" in parts.path or not all("=" in pair for pair in pairs):
             raise ValueError("A password's #, / and ? must be written as %23, %2F and %3F")
@@ -78,6 +86,7 @@ class DatabaseUrl(str):
             raise ValueError("A port is not a number from 0 to 65535")
         for name, text in url.parameters.items():
             check_parameter(name, text)
+        check_together(url.parameters, parts)
         return url
 
     @property
@@ -91,13 +100,27 @@ class DatabaseUrl(str):
         known = TO_BOTH | CHOICES.keys()
         given = {name: text for name, text in self.parameters.items() if name in known}
         if given.get("sslrootcert") == "system":
-            del given["sslrootcert"]
+            del given["sslrootcert"], given["sslmode"]
         return urlunsplit(urlsplit(self)._replace(query=urlencode(given, quote_via=quote)))
 
     def __repr__(self) -> str:
         parts = urlsplit(self)
         host = parts.netloc.rpartition("@")[2] or self.parameters.get("host") or "local socket"
         return f"{parts.path.lstrip('/') or 'postgres'} at {host}"
+
+
+def check_together(parameters: Mapping[str, str], parts: SplitResult) -> None:
+    """Raise ValueError for what is said twice, which each driver reads elsewhere, or cannot go together."""
+    user, _, host = parts.netloc.rpartition("@")
+    twice = {"host", "port"} if host else set[str]()
+    twice |= {"user", "password"} if user else set()
+    twice |= {"dbname"} if parts.path.strip("/") else set()
+    if said := sorted(twice & parameters.keys()):
+        raise ValueError(f"{', '.join(said)} may stand in one place only")
+    if parameters.get("sslrootcert") == "system":
+        others = TLS & parameters.keys()
+        if parameters.get("sslmode") != "verify-full" or others:
+            raise ValueError("sslrootcert=system goes with sslmode=verify-full, and with nothing else of TLS")
 
 
 def check_parameter(name: str, text: str) -> None:

@@ -50,6 +50,9 @@ START_SECONDS = 600
 DOUBT_SECONDS = 10
 """What a server may take from its start to its pid, or what a killed one has started to its end."""
 
+CLOCK_DRIFT = 10
+"""Seconds that two ways to tell when a server began may differ by."""
+
 OWN_NAMES = {"postgres", "postgres.unfinished", "start.lock", "in_use.lock", "running.lock"}
 """What the folder holds. One that holds more is somebody's, and keeps the rights that it has."""
 
@@ -116,7 +119,7 @@ class EmbeddedServer:
         try:
             if not self._cluster.exists():
                 self._make_cluster()
-            if not self._is_up():
+            if not self._is_up("ready", "standby"):
                 self._start()
         except BaseException:  # a signal may come while it starts
             self._leave()
@@ -126,14 +129,19 @@ class EmbeddedServer:
         """Stop the server, unless somebody else still uses it."""
         if self._use is None:
             return
-        with self._use, suppress(BlockingIOError):
+        with self._use, suppress(BlockingIOError, FileNotFoundError):
             fcntl.flock(self._use, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._stop()
+            # The folder may have been removed, and made anew by somebody else.
+            if os.path.samestat(os.fstat(self._use.fileno()), (self._folder / "in_use.lock").stat()):
+                self._stop()
 
     @property
     def url(self) -> str:
-        """Where it listens."""
-        return f"postgresql://bareline@/postgres?host={quote(str(self._find_socket()), safe='/')}"
+        """Where it listens. Raises EmbeddedError where it does not any more."""
+        socket = self._find_socket()
+        if socket is None:
+            raise EmbeddedError(f"The server in {self._cluster} has ended")
+        return f"postgresql://bareline@/postgres?host={quote(str(socket), safe='/')}"
 
     def _open(self, name: str) -> IO[bytes]:
         """Open a lock file that nobody else may open: who may read one can hold it."""
@@ -172,12 +180,24 @@ class EmbeddedServer:
                 return True
         return self._find_postmaster() is not None  # one of a release that had no such lock
 
-    def _is_up(self) -> bool:
-        """Return whether the server runs; wait for one that only begins, or whose last processes end."""
-        deadline = time.monotonic() + DOUBT_SECONDS
-        while self._is_running() and not self._find_postmaster() and time.monotonic() < deadline:
+    def _is_up(self, *states: str) -> bool:
+        """Return whether the server runs, in one of these states; wait for one that is on its way there.
+
+        What a killed server has started ends in a moment. One of another container shows no pid here.
+        """
+        began = time.monotonic()
+        while self._is_running() and (state := self._read_state()) not in states:
+            if time.monotonic() - began > (START_SECONDS if state else DOUBT_SECONDS):
+                break
             time.sleep(0.02)
         return self._is_running()
+
+    def _read_state(self) -> str:
+        """Return `starting`, `ready`, `standby` or `stopping`; nothing where no server is to be seen."""
+        if not self._find_postmaster():
+            return ""
+        said = self._read_pid_file()
+        return said[7].strip() if len(said) > 7 else "starting"
 
     def _read_pid_file(self) -> list[str]:
         """Return what the server says of itself: its pid, and on line 5 the folder of its socket."""
@@ -188,8 +208,10 @@ class EmbeddedServer:
     def _find_postmaster(self) -> int | None:
         """Return the server's pid; None where the pid in its file is nobody's, or somebody else's."""
         said = self._read_pid_file()
-        pid = int(said[0]) if said and said[0].isdigit() else 0
-        return pid if pid and is_postgres(pid, self._cluster) else None
+        if len(said) < 3 or not said[0].isdigit() or not said[2].isdigit():
+            return None
+        pid, began = int(said[0]), int(said[2])
+        return pid if is_postgres(pid, self._cluster, began) else None
 
     def _find_socket(self) -> Path | None:
         """Return the folder of the server's socket."""
@@ -219,7 +241,7 @@ class EmbeddedServer:
 
     def _stop(self) -> None:
         """Stop the server. One of another container is not ours to stop."""
-        if self._is_up() and self._find_postmaster():
+        if self._is_up("starting", "ready", "standby") and self._find_postmaster():
             socket = self._find_socket()
             self._runner.run("pg_ctl", "stop", "-D", ".", "-m", "fast", folder=self._cluster, check=False)
             remove_socket_folder(socket)
@@ -239,9 +261,10 @@ class EmbeddedServer:
 
     def _forget_dead_server(self) -> None:
         """Clear away what a killed server left. PostgreSQL takes whoever has its pid by now for a server."""
-        remove_socket_folder(self._find_socket())
         (self._cluster / "server.log").unlink(missing_ok=True)
         said = self._read_pid_file()
+        if len(said) > 1 and said[1] == str(self._cluster):  # no copy of a folder whose server runs
+            remove_socket_folder(self._find_socket())
         if said and Path(f"/proc/{said[0]}").exists():
             for path in (self._cluster / "postmaster.pid", *self._cluster.glob(".s.PGSQL.*")):
                 path.unlink()
@@ -273,23 +296,37 @@ def may_hold_socket(folder: Path) -> bool:
 
 
 def remove_socket_folder(folder: Path | None) -> None:
-    """Remove a folder that was made for a socket, whoever's server is dead by now."""
-    if folder and folder.name.startswith(SOCKET_PREFIX):
-        shutil.rmtree(folder, ignore_errors=True)
+    """Remove a folder that was made for a socket, with what the server left in it."""
+    places = {tempfile.gettempdir(), "/tmp"}  # noqa: S108
+    if folder and folder.name.startswith(SOCKET_PREFIX) and str(folder.parent) in places:
+        with suppress(OSError):
+            for path in folder.glob(".s.PGSQL.*"):
+                path.unlink()
+            folder.rmdir()
 
 
-def is_postgres(pid: int, cluster: Path) -> bool:
-    """Return whether a process is the server of a cluster: in its folder it works, and so it is called."""
+def is_postgres(pid: int, cluster: Path, began: int) -> bool:
+    """Return whether a process is the server of a cluster, which began at a moment (seconds since 1970)."""
     process = Path(f"/proc/{pid}")
     if not Path("/proc/self").exists():  # no Linux
         return True
     try:
-        named = (process / "comm").read_text() == "postgres\n"
-        return named and (process / "cwd").samefile(cluster)
-    except PermissionError:  # root without the right to trace, as in most containers: the name must do
-        return True
+        if (process / "comm").read_text() != "postgres\n":
+            return False
+        return (process / "cwd").samefile(cluster)
+    except PermissionError:  # root without the right to trace, as in most containers
+        return abs(find_beginning(process) - began) < CLOCK_DRIFT
     except OSError:
         return False
+
+
+def find_beginning(process: Path) -> float:
+    """Return when a process began, in seconds since 1970 (proc_pid_stat(5), field 22)."""
+    ticks = int((process / "stat").read_text().rpartition(")")[2].split()[19])
+    (boot,) = (
+        line.split()[1] for line in Path("/proc/stat").read_text().splitlines() if line.startswith("btime")
+    )
+    return int(boot) + ticks / os.sysconf("SC_CLK_TCK")
 
 
 class Runner:
@@ -314,12 +351,19 @@ class Runner:
                 "or install the extra, bareline[embedded]"
             )
         self.programs = Path(package.submodule_search_locations[0]) / "pginstall" / "bin"
+        made = not self._folder.exists()
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if os.geteuid() == 0:
             self._leave_root()
-        own = self._folder.stat().st_uid == os.geteuid()
-        if own and {path.name for path in self._folder.iterdir()} <= OWN_NAMES:
+        if made or self._is_private():
             self._folder.chmod(0o711 if self._user else 0o700)
+
+    def _is_private(self) -> bool:
+        """Return whether a folder that was there has only what is ours, and never was for others as well."""
+        status = self._folder.stat()
+        shared = status.st_mode & (stat.S_ISVTX | stat.S_ISGID | stat.S_IWGRP | stat.S_IWOTH)
+        names = {path.name for path in self._folder.iterdir()}
+        return status.st_uid == os.geteuid() and not shared and bool(names) and names <= OWN_NAMES
 
     @property
     def prefix(self) -> str:

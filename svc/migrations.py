@@ -185,11 +185,17 @@ def open_yoyo(config: Config) -> Generator[tuple[Any, Any]]:
     # Imported here: it and psycopg take memory and time that a serving process has no use for.
     yoyo: Any = import_module("yoyo")
     psycopg: Any = import_module("psycopg")
-    # In libpq's own words: yoyo leaves a database's name as it is escaped, and knows of one host.
-    parameters = psycopg.conninfo.conninfo_to_dict(str(config.database_url))
-    url = f"postgresql+psycopg:///?{urlencode(parameters, quote_via=quote)}"
     try:
+        # In libpq's own words: yoyo leaves a database's name as it is escaped, and knows of one host.
+        parameters = psycopg.conninfo.conninfo_to_dict(str(config.database_url))
+        if (
+            "dbname" not in parameters
+        ):  # yoyo would ask for one without a name, and not for libpq's own choice
+            with psycopg.connect(str(config.database_url)) as connection:
+                parameters["dbname"] = connection.info.dbname
+        url = f"postgresql+psycopg:///?{urlencode(parameters, quote_via=quote)}"
         with yoyo.get_backend(url) as backend:
+            backend.connection.prepare_threshold = None  # a pooler gives each transaction another server
             backend.break_lock()
             backend.ensure_internal_schema_updated()
             yield backend, yoyo.read_migrations(glob.escape(str(find_folder("migrations"))))

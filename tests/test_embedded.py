@@ -8,10 +8,12 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import psycopg
 import pytest
 
@@ -128,6 +130,54 @@ def test_a_command_forgets_them_all(tmp_path: Path, cluster: Path) -> None:
     cli = begin(Cli(tmp_path, **odd, PGTARGETSESSIONATTRS="standby", PGHOST="/nowhere"), cluster)
     with cli.serve() as served:
         assert served.get("/users", served.key).status_code == 200
+
+
+def test_a_server_that_is_ending_is_waited_for_and_started_anew(tmp_path: Path, cluster: Path) -> None:
+    cli = begin(Cli(tmp_path), cluster)
+    first = EmbeddedServer(cli.data, ("fsync=off",)).__enter__()
+    pid = first._find_postmaster()
+    assert pid
+    (checkpointer,) = [
+        each for each in psutil.Process(pid).children() if "checkpointer" in "".join(each.cmdline())
+    ]
+    checkpointer.suspend()
+    os.kill(pid, signal.SIGINT)
+    wait_for(lambda: first._read_state() == "stopping")
+    threading.Timer(0.3, checkpointer.resume).start()
+    with EmbeddedServer(cli.data) as second, psycopg.connect(second.url):
+        assert second._find_postmaster() != pid
+    first._use.close()  # type: ignore[union-attr]
+
+
+def test_who_used_a_folder_that_was_removed_leaves_its_successor_alone(tmp_path: Path, cluster: Path) -> None:
+    data = begin(Cli(tmp_path), cluster).data
+    old = EmbeddedServer(data).__enter__()
+    pid = old._find_postmaster()
+    shutil.rmtree(data)
+    begin(Cli(tmp_path), cluster)
+    with EmbeddedServer(data) as new:
+        old.__exit__(None, None, None)
+        psycopg.connect(new.url).close()
+    os.kill(pid or 0, signal.SIGKILL)
+
+
+def test_a_copy_of_a_folder_whose_server_runs_takes_nothing_from_it(tmp_path: Path, cluster: Path) -> None:
+    data = begin(Cli(tmp_path, "x" * 150), cluster).data
+    with EmbeddedServer(data) as server:
+        copied = data.with_name("y" * 150)
+        shutil.copytree(data, copied, ignore=shutil.ignore_patterns(".s.PGSQL*"))
+        with EmbeddedServer(copied) as copy:
+            assert copy.url != server.url
+        psycopg.connect(server.url).close()
+
+
+@pytest.mark.parametrize("mode", [0o1777, 0o2775, 0o755])
+def test_a_folder_that_was_there_and_empty_keeps_its_rights(tmp_path: Path, mode: int) -> None:
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    folder.chmod(mode)
+    Runner(folder).set_up()
+    assert stat.S_IMODE(folder.stat().st_mode) & ~0o001 == mode & ~0o001
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,7 @@ GC_THRESHOLD = 20_000
 
 ASKED = "Authorization Content-Type Idempotency-Key If-Match If-None-Match Prefer X-Request-Id".split()
 SHOWN = """Allow Content-Disposition Content-Range ETag Link Location Preference-Applied Retry-After
-    WWW-Authenticate X-Request-Id""".split()
+    WWW-Authenticate X-Last-Id X-Request-Id""".split()
 """Headers that a page of another origin may send, and read."""
 
 SWITCH_INTERVAL = 0.001

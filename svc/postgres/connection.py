@@ -10,7 +10,6 @@ leave session state behind: no `set` but `set local`, no session advisory locks,
 import asyncio
 import re
 import socket
-import ssl
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
@@ -207,7 +206,7 @@ async def open_connection(config: Config, kind: type[C]) -> C:
         connection = await asyncpg.connect(
             url.for_asyncpg(),
             connection_class=kind,
-            ssl=ssl.create_default_context() if given.get("sslrootcert") == "system" else None,
+            ssl=True if given.get("sslrootcert") == "system" else None,  # verify-full, with ALPN
             timeout=float(given.get("connect_timeout", 0)) or config.connect_timeout,
             command_timeout=config.query_timeout,
             statement_cache_size=config.statement_cache,

@@ -39,12 +39,16 @@ FIRST_MOMENT, LAST_MOMENT = (moment.replace(tzinfo=UTC) for moment in (datetime.
 """As what `rfc3339_utc` shows all that is before the year 1, and after the year 9999."""
 
 
-class Position(Struct, frozen=True, forbid_unknown_fields=True):
-    """Where a page of a list ends: what its order looks at, of its last user. All null: before the first."""
+class Position(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Where a page of a list ends: what its order looks at, of its last user. All null: before the first.
+
+    Of a moment that is not shown as it is, `late` tells whether it is after the year 9999.
+    """
 
     id: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None  # others may have put in any
     email: Annotated[str, Meta(pattern="^[^\x00]*$")] | None = None  # of any length: it is one that is stored
     created_at: datetime | None = None
+    late: bool | None = None
 
 
 class PageRequest(Struct, frozen=True):
@@ -294,18 +298,14 @@ def describe_list(query: ListUsers) -> object:
 
 def find_position(query: ListUsers, last: User) -> Position:
     """Return where a page ended: at this user."""
-    by_email = query.sort.endswith("email")
-    return Position(
-        id=None if by_email else last.id,
-        email=last.email if by_email else None,
-        created_at=find_moment(last.created_at) if query.sort.endswith("created_at") else None,
-    )
-
-
-def find_moment(shown: str) -> datetime | None:
-    """Return the moment that is shown; None for the first and the last, which stand for others as well."""
-    moment = datetime.fromisoformat(shown)
-    return moment if FIRST_MOMENT < moment < LAST_MOMENT else None
+    if query.sort.endswith("email"):
+        return Position(email=last.email)
+    if query.sort.endswith("id"):
+        return Position(id=last.id)
+    moment = datetime.fromisoformat(last.created_at)
+    if FIRST_MOMENT < moment < LAST_MOMENT:
+        return Position(id=last.id, created_at=moment)
+    return Position(id=last.id, late=moment == LAST_MOMENT)
 
 
 def build(service: Service) -> Resource:

@@ -43,7 +43,8 @@ def test_parameters_that_hosted_databases_hand_out_work(empty_url: DatabaseUrl, 
 
 REFUSED = """channel_binding=require gssencmode=require sslmode=yes target_session_attrs=master keepalives_idle=soon
     connect_timeout=-1 client_encoding=latin1 pgbouncer=true connection_limit=5 search_path=x statement_timeout=5
-    sslrootcert=/nowhere.crt load_balance_hosts=random nope=hunter2 sslnegotiation=never""".split()
+    sslrootcert=/nowhere.crt keepalives_idle=99999 keepalives_count=200 sslrootcert=system user=v dbname=e host=other port=1
+    load_balance_hosts=random nope=hunter2 sslnegotiation=never""".split()
 
 
 @pytest.mark.parametrize("parameter", REFUSED)
@@ -52,6 +53,12 @@ def test_what_cannot_be_done_is_named_before_anything_is_tried(parameter: str) -
         load({"DATABASE_URL": f"postgresql://u:hunter2@h/d?sslmode=require&{parameter}"})
     assert parameter.partition("=")[0] in str(caught.value)
     assert "hunter2" not in str(caught.value)
+
+
+def test_a_line_end_behind_a_url_is_none_of_it(empty_url: DatabaseUrl) -> None:
+    assert load({"DATABASE_URL": f" {empty_url}\n"}).database_url == empty_url
+    with pytest.raises(ConfigError):
+        load({"DATABASE_URL": "postgresql://u@h/a b"})
 
 
 def test_all_that_the_parameters_of_a_connection_say_is_done(config: Config) -> None:

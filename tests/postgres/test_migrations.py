@@ -4,6 +4,7 @@ import asyncio
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -249,6 +250,25 @@ def run_sql(config: Config, statements: str) -> None:
     """Run statements on a database."""
     with psycopg.connect(str(config.database_url), autocommit=True) as connection:
         connection.execute(statements.encode())
+
+
+def test_a_run_waits_for_another_whatever_a_statement_may_take(
+    empty: Config, admin: Callable[[str], None]
+) -> None:
+    name = str(empty.database_url).partition("?")[0].rpartition("/")[2]
+    admin(f"alter database {name} set statement_timeout = '300ms'")
+    with psycopg.connect(str(empty.database_url), options="-c statement_timeout=0") as other:
+        other.execute("select pg_advisory_xact_lock(hashtextextended('bareline migrations', 0))")
+        threading.Timer(0.8, other.rollback).start()
+        assert asyncio.run(migrate(empty))
+
+
+def test_no_statement_is_prepared_that_a_pooler_would_lose(empty: Config, folder: Path) -> None:
+    prepared = "if exists (select from pg_prepared_statements) then raise exception 'prepared'; end if;"
+    for number in range(8):
+        add(folder, f"999{number}_plain", f"do $$ begin {prepared} end $$;")
+    assert asyncio.run(migrate(empty))[-1] == "9997_plain"
+    assert len(asyncio.run(rollback(empty, 8))) == 8
 
 
 PLACES = {
