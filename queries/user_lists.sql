@@ -136,7 +136,8 @@ from (
 ) as page;
 
 -- snippet: created_at_of_last
--- Where a page ended, as it is stored, with one whose moment is not shown as it is.
+-- Where a page ended, as it is stored, with one whose moment is not shown as it is. Where that one has gone, the walk
+-- goes on where moments of its kind begin: some of them come twice, none is left out.
 (select created_at from users where id = :after.id)
 
 -- name: list_users_by_created_at :columns
@@ -148,7 +149,7 @@ select {page}
 from (
     select {users.sources}, profile
     from users
-    where (created_at, id) > (coalesce(:after.created_at::timestamptz, {created_at_of_last}, case when :after.late::boolean then 'infinity'::timestamptz else '-infinity' end), coalesce(:after.id::bigint, '-9223372036854775808'))
+    where (created_at, id) > (coalesce(:after.created_at::timestamptz, {created_at_of_last}, case when :after.late::boolean then '9999-12-31 23:59:59.999999Z'::timestamptz else '-infinity' end), coalesce(:after.id::bigint, '-9223372036854775808'))
         and {filters_by_created_at}
     order by created_at, id
     limit :limit
@@ -163,7 +164,7 @@ select {page}
 from (
     select {users.sources}, profile
     from users
-    where (created_at, id) <= (coalesce(:after.created_at::timestamptz, {created_at_of_last}, case when not :after.late::boolean then '-infinity'::timestamptz else 'infinity' end), coalesce(:after.id::bigint - 1, 9223372036854775807))
+    where (created_at, id) <= (coalesce(:after.created_at::timestamptz, {created_at_of_last}, case when not :after.late::boolean then '0001-01-01 00:00Z'::timestamptz else 'infinity' end), coalesce(:after.id::bigint - 1, 9223372036854775807))
         and {filters_by_created_at}
     order by created_at desc, id desc
     limit :limit

@@ -233,7 +233,8 @@ class EmbeddedServer:
                     "-o", options, folder=self._cluster, keep=[lock.fileno()],
                 )  # fmt: skip
         except EmbeddedError as error:
-            logs = sorted(self._cluster.glob("**/server*.log"), key=lambda log: log.stat().st_mtime)
+            logs = [*self._cluster.glob("server.log"), *self._cluster.glob("log/*")]
+            logs.sort(key=lambda log: log.stat().st_mtime)
             tail = [line for log in logs for line in log.read_text(errors="replace").splitlines()[-5:]]
             raise EmbeddedError(
                 "\n".join([str(error), f"The end of its log in {self._cluster}:", *tail])
@@ -276,7 +277,7 @@ class EmbeddedServer:
         """
         if may_hold_socket(self._cluster):
             return Path()
-        for place in (tempfile.gettempdir(), "/tmp"):  # noqa: S108  # what is made in it is new, and private
+        for place in find_places():
             if may_hold_socket(Path(place, SOCKET_PREFIX + "x" * 8)):
                 folder = Path(tempfile.mkdtemp(prefix=SOCKET_PREFIX, dir=place))
                 self._runner.give(folder)
@@ -295,10 +296,14 @@ def may_hold_socket(folder: Path) -> bool:
     return len(os.fsencode(folder)) <= LONGEST_SOCKET and "," not in str(folder)
 
 
+def find_places() -> tuple[str, str]:
+    """Return where a folder for a socket may be made; what is made there is new, and private."""
+    return tempfile.gettempdir(), "/tmp"  # noqa: S108
+
+
 def remove_socket_folder(folder: Path | None) -> None:
     """Remove a folder that was made for a socket, with what the server left in it."""
-    places = {tempfile.gettempdir(), "/tmp"}  # noqa: S108
-    if folder and folder.name.startswith(SOCKET_PREFIX) and str(folder.parent) in places:
+    if folder and folder.name.startswith(SOCKET_PREFIX) and str(folder.parent) in find_places():
         with suppress(OSError):
             for path in folder.glob(".s.PGSQL.*"):
                 path.unlink()

@@ -154,6 +154,8 @@ async def rollback(config: Config, count: int) -> list[str]:
     async with migration_lock(config) as queries:
         last = select(await list_migrations(queries), "applied", "unknown")[-count:][::-1]
         files = read_files()
+        if not last:
+            return []
         with open_yoyo(config) as opened:
             for name in last:
                 if name not in files:
@@ -188,9 +190,8 @@ def open_yoyo(config: Config) -> Generator[tuple[Any, Any]]:
     try:
         # In libpq's own words: yoyo leaves a database's name as it is escaped, and knows of one host.
         parameters = psycopg.conninfo.conninfo_to_dict(str(config.database_url))
-        if (
-            "dbname" not in parameters
-        ):  # yoyo would ask for one without a name, and not for libpq's own choice
+        if "dbname" not in parameters:
+            # yoyo would ask for one without a name, and not for what libpq chooses.
             with psycopg.connect(str(config.database_url)) as connection:
                 parameters["dbname"] = connection.info.dbname
         url = f"postgresql+psycopg:///?{urlencode(parameters, quote_via=quote)}"

@@ -21,6 +21,7 @@ from svc.http.operations import Endpoint, Operation, not_found
 from svc.http.protocol import ReceiveLimits
 from svc.http.resource import MACHINERY, Resource, Service, collect_constraints, collect_queries
 from svc.http.wiring import WiringError, find_mistakes
+from svc.postgres.errors import describe_error
 from svc.postgres.proven import Proven, read_written
 
 GC_THRESHOLD = 20_000
@@ -137,4 +138,5 @@ async def warm(service: Service) -> None:
         await service.database.check()
         await service.schema.look()
     except Exception as error:
-        logger.warning("the database cannot be used: %s", error.__cause__ or error)
+        said = describe_error(error.__cause__ or error, values=False)
+        logger.warning("the database cannot be used: %s", said)

@@ -151,7 +151,9 @@ def find_client(
     Each proxy adds who it was asked by at the end; what stands further to the left a client may have made up.
     The port of a client behind a proxy is not known: 0.
     """
-    client = parse_address(peer[0] if peer else "")
+    if not proxies or peer is None:
+        return peer
+    client = parse_address(peer[0])
     hops = b",".join(forwarded).decode("latin-1").rsplit(",", MOST_HOPS)
     found = peer
     while client and hops and any(client in network for network in proxies):

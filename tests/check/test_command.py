@@ -49,7 +49,8 @@ ON_A_SHARED_SERVER = """
 import contextlib, os, sys
 import svc.check.command
 from svc.__main__ import main
-from svc.config import Config, DatabaseUrl
+from svc.config import Config
+from svc.database_url import DatabaseUrl
 
 config = Config(database_url=DatabaseUrl(os.environ.pop("SCRATCH_URL")), query_timeout=60)
 svc.check.command.scratch_database = lambda: contextlib.nullcontext(config)

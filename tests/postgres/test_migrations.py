@@ -177,37 +177,40 @@ def die_after_yoyo(*arguments: Any) -> None:
     raise KeyboardInterrupt
 
 
+def die_in_yoyo(patch: pytest.MonkeyPatch) -> None:
+    """Have a run die behind a migration, before yoyo marks it."""
+    for mark in ("mark_one", "unmark_one"):
+        patch.setattr(DatabaseBackend, mark, die)
+
+
+def die_behind_yoyo(patch: pytest.MonkeyPatch) -> None:
+    """Have a run die behind yoyo's mark, before the checksum is written."""
+    patch.setattr("svc.migrations.run_yoyo", die_after_yoyo)
+
+
 @pytest.mark.parametrize("run", [migrate, roll_one_back])
-def test_a_run_that_dies_between_yoyo_and_its_checksum_is_mended_by_the_next(
-    empty: Config, monkeypatch: pytest.MonkeyPatch, run: Callable[[Config], Any]
+@pytest.mark.parametrize("sabotage", [die_in_yoyo, die_behind_yoyo])
+def test_a_run_that_dies_between_a_migration_and_its_marks_is_mended_by_the_next(
+    empty: Config,
+    monkeypatch: pytest.MonkeyPatch,
+    sabotage: Callable[[pytest.MonkeyPatch], None],
+    run: Callable[[Config], Any],
 ) -> None:
     names = asyncio.run(migrate(empty))
     whole = read_schema(empty)
     if run is migrate:
         asyncio.run(rollback(empty, 1))
     with monkeypatch.context() as patch:
-        patch.setattr("svc.migrations.run_yoyo", die_after_yoyo)
+        sabotage(patch)
         with pytest.raises(KeyboardInterrupt):
             asyncio.run(run(empty))
     assert asyncio.run(migrate(empty)) == names[-1:]
     assert read_schema(empty) == whole
 
 
-@pytest.mark.parametrize("run", [migrate, roll_one_back])
-def test_a_run_that_dies_between_a_migration_and_its_mark_is_taken_up_again(
-    empty: Config, monkeypatch: pytest.MonkeyPatch, run: Callable[[Config], Any]
-) -> None:
-    names = asyncio.run(migrate(empty))
-    whole = read_schema(empty)
-    if run is migrate:
-        asyncio.run(rollback(empty, 1))
-    with monkeypatch.context() as patch:
-        for mark in ("mark_one", "unmark_one"):
-            patch.setattr(DatabaseBackend, mark, die)
-        with pytest.raises(KeyboardInterrupt):
-            asyncio.run(run(empty))
-    assert asyncio.run(migrate(empty)) == names[-1:]
-    assert read_schema(empty) == whole
+def test_to_take_nothing_back_makes_nothing(empty: Config) -> None:
+    assert asyncio.run(rollback(empty, 1)) == []
+    assert count_tables(empty, "yoyo_lock") == 0
 
 
 def die(*_: Any, **__: Any) -> None:

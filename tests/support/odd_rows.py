@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import httpx
 import psycopg
 
-from svc.config import Config, DatabaseUrl
+from svc.config import Config
+from svc.database_url import DatabaseUrl
 from svc.migrations import migrate, read_files, rollback
 from tests.support import Service, make_config, make_key
 from tests.support.databases import Databases
