@@ -55,11 +55,11 @@ from pg_class as c
 join pg_namespace as n on n.oid = c.relnamespace
 where c.relkind = :kind::text::"char" and {catalog.is_ours};
 
--- name: list_array_types :many
--- Every type that is an array of another one.
-select oid::bigint as number
+-- name: list_types :many
+-- Every type that a value may be of, and whether it is an array of another one.
+select oid::bigint as number, typname::text as name, typcategory = 'A' as is_array
 from pg_type
-where typcategory = 'A';
+where typtype <> 'c' or typcategory = 'A';
 
 -- name: list_altering :many
 -- The relations for which an update (2) or an insert (3) does not say alone what is written, and those above: there

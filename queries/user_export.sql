@@ -18,7 +18,6 @@ from (
 
 -- name: export_users :columns
 -- @hot
--- @not_null: created_at
 -- A block of users, column by column as pages are; none after the last block.
 select {users.columns_without_profile}
 {from_block};
@@ -31,6 +30,6 @@ select coalesce(string_agg(concat_ws(',',
         id,
         '"' || replace(regexp_replace(email, '^(?=[-=+@''\t\r])', ''''), '"', '""') || '"',
         coalesce('"' || replace(regexp_replace(display_name, '^(?=[-=+@''\t\r])', ''''), '"', '""') || '"', ''),
-        is_active::text, rfc3339_utc(created_at)
+        is_active::text, to_rfc3339(created_at)
     ), E'\r\n'), '') as users, coalesce(max(id), 0) as last
 {from_block};

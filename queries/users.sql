@@ -1,6 +1,6 @@
 -- snippet: row
 -- One user, as `StoredUser` has it, up to the profile.
-id, email, display_name, is_active, rfc3339_utc(created_at) as created_at, version
+id, email, display_name, is_active, to_rfc3339(created_at) as created_at, version
 
 -- snippet: row_without_profile
 {row}, null::jsonb as profile
@@ -10,18 +10,18 @@ id, email, display_name, is_active, rfc3339_utc(created_at) as created_at, versi
 {row}, case when :with_profile then profile end as profile
 
 -- snippet: columns
--- Many users, column by column, which takes asyncpg half of the time that rows take.
-coalesce(array_agg(id), '{}') as id,
-coalesce(array_agg(email), '{}') as email,
-coalesce(array_agg(display_name), '{}') as display_name,
-coalesce(array_agg(is_active), '{}') as is_active,
-coalesce(array_agg(rfc3339_utc(created_at)), '{}') as created_at
+-- Many users, column by column, as lists in JSON: all sides together take half of the time that rows take.
+coalesce(json_agg(id), '[]') as id,
+coalesce(json_agg(email), '[]') as email,
+coalesce(json_agg(display_name), '[]') as display_name,
+coalesce(json_agg(is_active), '[]') as is_active,
+coalesce(json_agg(to_utc(created_at)), '[]') as created_at
 
 -- snippet: columns_without_profile
-{columns}, null::jsonb[] as profile
+{columns}, null::json as profile
 
 -- snippet: stored_columns
-{columns}, coalesce(array_agg(version), '{}') as version, null::jsonb[] as profile
+{columns}, coalesce(json_agg(version), '[]') as version, null::json as profile
 
 -- snippet: sources
 -- What is read of each user for these columns.
@@ -39,13 +39,11 @@ insert into users (email, hashed_password, display_name, profile, referred_by)
 values (:new.email, :hashed_password, :new.display_name, coalesce(:new.profile::jsonb, '{}'), :new.referred_by)
 
 -- name: create_user :one
--- @not_null: created_at
 -- A new user; the email's constraint answers whether it is taken.
 {insert_new}
 returning {row_without_profile};
 
 -- name: create_user_once :one
--- @not_null: created_at
 -- @secret: key_hash: what is forgotten is found by it, oldest or not, and nobody is told what it was
 -- A new user, unless the email is taken, and with it, in the same statement, what a retry of this request is
 -- to be answered. What is older than a day is forgotten on the way.
@@ -70,10 +68,9 @@ from created;
 
 -- name: get_first_answer :one
 -- @hot
--- @not_null: created_at
 -- @secret: hashed_password: the password of a retry is compared with it
 -- What the first request with this Idempotency-Key was answered, and what tells whether this is a retry of it; for a day.
-select user_id, email, display_name, rfc3339_utc(created_at) as created_at, hashed_password, body_hash = :key.body_hash as same_body
+select user_id, email, display_name, to_rfc3339(created_at) as created_at, hashed_password, body_hash = :key.body_hash as same_body
 from idempotency_keys
 where key_hash = :key.key_hash and created_at + interval '1 day' > now();
 
@@ -85,7 +82,6 @@ where key_hash = :key.key_hash and created_at + interval '1 day' <= now();
 
 -- name: get_user :one
 -- @hot
--- @not_null: created_at
 -- One user.
 select {row_with_profile}
 from users
@@ -93,7 +89,6 @@ where id = :id;
 
 -- name: get_users :columns
 -- @hot
--- @not_null: created_at
 -- Several users in no order, without profiles: what is asked for at one time goes out as one statement.
 select {stored_columns}
 from users
@@ -101,7 +96,6 @@ where id = any(:ids::text::bigint[]);
 
 -- name: update_user :one
 -- @hot
--- @not_null: created_at
 -- Changes what is given: null leaves a column as it is, but for the name, which may become null.
 -- Where somebody else has the row locked, this waits, or finds no row.
 update users
@@ -117,7 +111,6 @@ returning {row_without_profile};
 
 -- name: update_users :many
 -- @hot
--- @not_null: created_at
 -- Small changes of several users, each named once: one statement, one commit. A row that somebody else has locked
 -- is skipped, so that no user waits for another. The join is one with the locking, so that it costs so much a row
 -- however many there are.

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit, urlunsplit
 from msgspec import Struct, structs
 
 from svc.check.catalog import ANALYSIS
+from svc.check.drift import Snapshot, compare, read_snapshot
 from svc.check.findings import Finding, Kind, describe_mismatch, find, name_file
 from svc.check.footprint import complete
 from svc.check.growth import Growth, is_hot
@@ -28,7 +29,7 @@ from svc.http.wiring import Mistake, find_mistakes
 from svc.migrations import migrate, read_files
 from svc.postgres.catalog import CatalogQueries
 from svc.postgres.mapping import find_struct, is_struct
-from svc.postgres.proven import PROVEN, Snapshot, Written, compare, read_snapshot, read_written
+from svc.postgres.proven import PROVEN, Written, read_written
 from svc.postgres.queries import Signature
 from svc.postgres.statements import Query
 

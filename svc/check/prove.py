@@ -11,7 +11,7 @@ import asyncpg
 from asyncpg.prepared_stmt import PreparedStatement
 from msgspec import Struct, structs
 
-from svc.check.arrays import find_unnested, has_one_row, is_nested, read_array
+from svc.check.arrays import Array, find_unnested, has_one_row, is_nested, read_array, read_inner_array
 from svc.check.catalog import AnalysisQueries
 from svc.check.findings import Finding, Kind, find, find_column, find_parameter, find_position
 from svc.check.footprint import find_footprint
@@ -22,7 +22,7 @@ from svc.check.scope import Parameters, Scope
 from svc.check.scratch import ScratchConnection
 from svc.check.secrets import Secrets
 from svc.check.tree import parse_queries
-from svc.check.types import describe, fits, split_optional, split_secret
+from svc.check.types import describe, fits, fits_in_json, split_optional, split_secret
 from svc.postgres.mapping import find_struct, is_struct
 from svc.postgres.proven import Footprint
 from svc.postgres.queries import Signature
@@ -226,6 +226,8 @@ class Proof:
         for index, (attribute, type_) in enumerate(zip(attributes, fields.values(), strict=True)):
             check = self._check_array if self.query.kind == "columns" else self._check_column
             yield from check(scope, index, attribute, type_)
+        if self.signature.nested:
+            yield from self._check_places(scope)
 
     def _check_column(self, scope: Scope, index: int, attribute: Any, type_: Any) -> Iterator[Finding]:
         name, given = attribute.name, attribute.type
@@ -252,24 +254,42 @@ class Proof:
             yield self._differ(name, describe(type_), f"{name} may hold a null", "nullability")
 
     def _check_array(self, scope: Scope, index: int, attribute: Any, type_: Any) -> Iterator[Finding]:
-        """Find what is wrong with a column that holds a field of all rows."""
+        """Find what is wrong with a column that holds a field of all rows, or of each list of them."""
         name, given = attribute.name, attribute.type
         bare, optional = split_optional(type_)
-        bare, _ = split_secret(bare)
-        element = given.name.removesuffix("[]")
-        fitting = fits(bare, element, self._labels(given), into_database=False)
-        if given.kind != "array" or not fitting:
-            yield self._differ(name, f"an array of {describe(type_)}", f"{given.name} in the SQL")
-            return
         array = read_array(scope, scope.targets[index]["expr"])
-        if array is None:
+        inner = read_inner_array(array) if array and self.signature.nested else array
+        if wrong := self._misfit(split_secret(bare)[0], given, inner):
+            yield self._differ(name, f"an array of {describe(type_)}", wrong)
+        elif array is None or inner is None:
             expected = "an element for each row: array_agg without order by, distinct or a filter of rows"
             yield self._differ(name, expected, "another array")
-        elif array.may_lack and (not optional or index == 0):
-            expected = "coalesce(…, '{}')" if optional or array.element else describe(type_)
+        elif (array.may_lack and self.signature.nested) or (inner.may_lack and (not optional or index == 0)):
+            coalesced = "coalesce(…, '[]')" if given.name == "json" else "coalesce(…, '{}')"
+            expected = coalesced if optional or inner.element else describe(type_)
             yield self._differ(name, expected, f"{name} may be null as a whole", "nullability")
         else:
-            yield from self._check_nullability(array.may_hold_null(self.schema.nulls, scope), name, type_)
+            yield from self._check_nullability(inner.may_hold_null(self.schema.nulls), name, type_)
+
+    def _misfit(self, type_: Any, given: Any, array: Array | None) -> str | None:
+        """Return what a list is of, if that does not fit a field; lists of lists are JSON."""
+        if given.name == "json":
+            name = self.schema.catalog.types.get(array.type, "") if array else ""
+            fitting = not name or fits_in_json(type_, name, self.schema.labels.get(name))
+            if array and name in ("json", "jsonb") and array.element:  # whose null would be the other one
+                fitting &= not self.schema.nulls.of(array.scope, array.element)
+            return None if fitting else f"{name} in the SQL"
+        element = given.name.removesuffix("[]")
+        fitting = fits(type_, element, self._labels(given), into_database=False)
+        is_list = given.kind == "array" and not self.signature.nested
+        return None if is_list and fitting else f"{given.name} in the SQL"
+
+    def _check_places(self, scope: Scope) -> Iterator[Finding]:
+        """Find lists of lists whose inner ones are not of the same rows."""
+        arrays = [read_array(scope, target["expr"]) for target in scope.targets]
+        owners = {id(inner.scope) for array in arrays if array and (inner := read_inner_array(array))}
+        if len(owners) > 1:
+            yield find(self.query, "column", "lists of one sub-query", "lists of several")
 
     def _differ(self, name: str, expected: str, found: str, kind: Kind = "column") -> Finding:
         at = find_column(self.query, name)

@@ -8,12 +8,13 @@ from typing import NamedTuple
 
 import asyncpg
 
+from svc.check.drift import compare, read_snapshot
 from svc.check.findings import Finding, find, find_position
 from svc.check.scratch import ScratchConnection, connect
 from svc.config import CHECKOUT, Config
 from svc.migrations import read_files, rollback
 from svc.postgres.catalog import CatalogQueries
-from svc.postgres.proven import Written, compare, decode_written, read_snapshot
+from svc.postgres.proven import Written, decode_written
 from svc.postgres.statements import Query, read_queries
 
 

@@ -38,6 +38,8 @@ class Catalog(Struct, frozen=True):
     opened: dict[Any, Any]
     """The scopes of those, and of functions, that were looked at: see `open_view` and `open_body`."""
     materialized: frozenset[str]
+    types: Mapping[str, str]
+    """The names of all types; an array's begins with `_` or ends in `[]`."""
     arrays: frozenset[str]
     """The types that are arrays."""
     altering: frozenset[Key]
@@ -58,7 +60,7 @@ async def read_catalog(connection: ScratchConnection) -> Catalog:
     """Read what the analysis looks at, and the queries of our views."""
     queries, stored = AnalysisQueries.bind(connection), CatalogQueries.bind(connection)
     routines = [await read_body(connection, routine) for routine in await queries.list_routines()]
-    columns = await stored.list_columns(system=True)
+    columns, types = await stored.list_columns(system=True), await queries.list_types()
     catalog = Catalog(
         columns={(str(c.relation), str(c.number)): c for c in columns},
         tables={str(c.relation): c.table_name for c in columns if c.own},
@@ -78,7 +80,8 @@ async def read_catalog(connection: ScratchConnection) -> Catalog:
         ),
         views={},
         opened={},
-        arrays=frozenset(map(str, await queries.list_array_types())),
+        types={str(type_.number): type_.name for type_ in types},
+        arrays=frozenset(str(type_.number) for type_ in types if type_.is_array),
         altering=frozenset(
             (str(each.relation), str(each.statement)) for each in await queries.list_altering()
         ),

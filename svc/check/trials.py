@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import asyncpg
+import msgspec
+from msgspec import Raw
 
 from svc.check.findings import Finding, find, find_parameter
 from svc.check.laboratory import PATIENCE, SAMPLES, find_nulls, pick
@@ -96,7 +98,8 @@ class Experiment:
             column = name.removesuffix("[]")
             values = [row[column] for row in rows if column in row.keys()]  # noqa: SIM118
             if self.query.kind == "columns" or column != name:
-                values = [element for array in values for element in ([None] if array is None else array)]
+                lists = [msgspec.json.decode(v) if isinstance(v, Raw) else v for v in values]
+                values = [element for each in lists for element in ([None] if each is None else each)]
             if None in values:
                 said = f"{name} is never null, as @not_null says"
                 yield find(self.query, "annotation", said, f"{name} was null")

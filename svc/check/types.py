@@ -11,6 +11,7 @@ from uuid import UUID
 from msgspec import Meta, Raw, UnsetType
 
 from svc.http.fields import JsonObject
+from svc.postgres.mapping import MOMENT
 from svc.postgres.secret import Secret
 
 INTEGERS = {"int2": 2**15, "int4": 2**31, "int8": 2**63}
@@ -86,6 +87,21 @@ def fits(type_: Any, name: str, labels: Sequence[str] | None, *, into_database: 
         for base, names in SCALARS.items()
         if base is not date or bare is date
     )
+
+
+IN_JSON = frozenset(("bool", "json", "jsonb", "uuid", *INTEGERS, *SCALARS[str]))
+"""Types whose values `json_agg` writes as they are read back, all of them: no NaN, no infinity, no bytes."""
+
+
+def fits_in_json(type_: Any, name: str, labels: Sequence[str] | None) -> bool:
+    """Return whether a field fits a column of JSON whose values are of PostgreSQL's type of that name.
+
+    A Moment is a `timestamp` there, which JSON has in ISO 8601, whatever the session says.
+    """
+    if get_origin(type_) is Annotated and MOMENT in get_args(type_):
+        return name == "timestamp"
+    known = name in IN_JSON or labels is not None
+    return known and fits(type_, name, labels, into_database=False)
 
 
 def split_annotated(type_: Any) -> tuple[Any, list[Meta]]:

@@ -136,7 +136,6 @@ async def warm(service: Service) -> None:
     """Open and prove the first connection ahead of the first request, if the database is there."""
     try:
         await service.database.check()
-        await service.schema.look()
     except Exception as error:
         said = describe_error(error.__cause__ or error, values=False)
         logger.warning("the database cannot be used: %s", said)

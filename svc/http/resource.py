@@ -20,7 +20,6 @@ from svc.http.problems import OURS, Constraints
 from svc.migrations import MigrationQueries
 from svc.postgres.catalog import CatalogQueries
 from svc.postgres.pool import Database
-from svc.postgres.proven import Watch
 from svc.postgres.queries import Queries, Signature
 from svc.postgres.queueing import Limits
 from svc.postgres.snippets import Mismatch
@@ -40,7 +39,6 @@ class Service:
         self.config = config
         self.database = Database(config)
         self.limits = Limits.of(config)
-        self.schema = Watch(CatalogQueries.bind(self.database))
         self.authenticator: Authenticator | None = None
         """That of the resources, once there is an app."""
         self._shared: dict[object, object] = {}

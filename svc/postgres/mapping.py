@@ -1,14 +1,25 @@
-"""Between Python's values and a statement's: arguments in the order of the SQL, rows as structs."""
+"""Between Python's values and a statement's: arguments in the order of the SQL, rows as structs.
+
+Many rows come column by column, as one row of lists, which PostgreSQL writes as JSON (`json_agg`) or as
+arrays. With JSON there are 1.16 times as many pages of 100 users a second, and 1.09 times as many point reads
+(python -m bench.compare, in turns).
+"""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import repeat
 from operator import attrgetter, itemgetter
-from typing import Any, get_args, get_origin, get_type_hints
+from types import GenericAlias
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from svc.postgres.secret import Secret
+
+MOMENT = Meta(description="A moment as RFC 3339 has it, in UTC")
+
+Moment = Annotated[str, MOMENT]
+"""Text that ends in `Z`; in a column of JSON it is a `timestamp`, without a zone, and gets its `Z` here."""
 
 Arrange = Callable[[dict[str, object]], Sequence[object]]
 """From the arguments of a call to those of the statement."""
@@ -48,8 +59,43 @@ def identity(value: object) -> object:
     return value
 
 
-def make_gather(struct: type[Struct]) -> Callable[[Iterable[Any]], list[object]]:
-    """Make a function from a row of arrays to one struct for each place; an array that is null is of nulls.
+Columns = Iterable[Any]
+"""The lists of a row, each with the values of one field, or null for nulls alone."""
+
+
+def make_gather(struct: type[Struct], *, nested: bool = False) -> Callable[[Columns], list[Any]]:
+    """Make a function from a row of lists to one struct for each place; a list that is null is of nulls.
+
+    Of lists of lists, where they are `nested`, to a list of structs for each list.
+    """
+    hints = get_type_hints(struct, include_extras=True).values()
+    decoders, join = [make_decoder(hint, nested=nested) for hint in hints], make_join(struct)
+
+    def gather(row: Columns) -> list[Any]:
+        pairs = zip(decoders, row, strict=True)
+        columns = [decode(column) if isinstance(column, Raw) else column for decode, column in pairs]
+        return [join(lists) for lists in zip(*columns, strict=True)] if nested else join(columns)
+
+    return gather
+
+
+def make_decoder(hint: Any, *, nested: bool) -> Callable[[Raw], list[Any]]:
+    """Make a function from JSON to the values of a field, of all rows or of each list of them.
+
+    The `Z` of moments is put in all together: that takes 1.5 µs for 100, and 33 in PostgreSQL.
+    """
+    parts = [hint, *get_args(hint)]
+    is_moment, is_raw = any(MOMENT in get_args(part) for part in parts), Raw in parts
+    value = next((get_args(part)[0] for part in parts if get_origin(part) is Secret), hint)
+    values: Any = GenericAlias(list, Raw if is_raw else value)
+    decode = msgspec.json.Decoder(GenericAlias(list, values | None) if nested else values).decode
+    if is_moment:
+        return lambda raw: decode(bytes(raw).replace(b'",', b'Z",').replace(b'"]', b'Z"]'))
+    return decode
+
+
+def make_join(struct: type[Struct]) -> Callable[[Columns], list[object]]:
+    """Make a function from a list of each field's values to structs.
 
     Nulls at the end are left to the fields' defaults, where these are None: to give 101 users no profile
     one by one took 1.3 µs, and all the rest 5.5.
@@ -58,8 +104,8 @@ def make_gather(struct: type[Struct]) -> Callable[[Iterable[Any]], list[object]]
     needed = max((number for number, field in fields if field.default is not None), default=0)
     make = make_row(struct)
 
-    def gather(row: Iterable[Any]) -> list[object]:
-        columns = [*row]
+    def join(lists: Columns) -> list[object]:
+        columns = [*lists]
         while len(columns) > needed and columns[-1] is None:
             del columns[-1]
         if None in columns:
@@ -67,7 +113,7 @@ def make_gather(struct: type[Struct]) -> Callable[[Iterable[Any]], list[object]]
             columns = [repeat(None, count) if column is None else column for column in columns]
         return [*map(make, *columns)]
 
-    return gather
+    return join
 
 
 def make_arrange(name: str, parameters: tuple[str, ...], types: Mapping[str, Any]) -> Arrange:

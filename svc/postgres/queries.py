@@ -5,7 +5,7 @@ A class declares the signatures once, where editors and type checkers see them:
     class UserQueries(Queries, Protocol, file="users.sql"):
         async def get_user(self, *, id: int) -> User | None: ...
 
-`UserQueries.bind(database)` gives an object with these methods. A row becomes `Struct(*row)`, and the arrays
+`UserQueries.bind(database)` gives an object with these methods. A row becomes `Struct(*row)`, and the lists
 of a `:columns` query one struct for each place: names, order and types are proven before the first request,
 so nothing is looked up per row.
 """
@@ -56,13 +56,17 @@ class Executor(Protocol):
 
 
 class Signature(Struct, frozen=True):
-    """What Python declares of a query: `row` is the struct or the scalar of one row, None for no rows."""
+    """What Python declares of a query: `row` is the struct or the scalar of one row, None for no rows.
+
+    Its result is a list of rows where it has `many`, and a list of such lists where it is `nested`.
+    """
 
     name: str
     parameters: dict[str, Any]
     row: Any
     many: bool
     optional: bool
+    nested: bool = False
 
     @property
     def columns(self) -> tuple[str, ...] | None:
@@ -76,10 +80,12 @@ def read_signature(name: str, method: Callable[..., Any]) -> Signature:
     result = hints.pop("return")
     many = get_origin(result) is list
     row = get_args(result)[0] if many else result
+    nested = many and is_struct(*get_args(row)[:1]) if get_origin(row) is list else False
+    row = get_args(row)[0] if nested else row
     optional = get_origin(row) in (Union, UnionType) and NoneType in get_args(row)
     if optional:
         row = next(type_ for type_ in get_args(row) if type_ is not NoneType)
-    return Signature(name, hints, None if row is NoneType else row, many, optional)
+    return Signature(name, hints, None if row is NoneType else row, many, optional, nested)
 
 
 class Queries(Protocol):
@@ -175,7 +181,7 @@ def result_fits(kind: Kind, signature: Signature) -> bool:
     if kind == "one":
         return signature.row is not None and not signature.many
     if kind == "many":
-        return signature.many
+        return signature.many and not signature.nested
     if kind == "columns":
         return signature.many and not signature.optional and is_struct(signature.row)
     return (
@@ -231,8 +237,8 @@ def make_many(query: Query, signature: Signature, arrange: Arrange) -> Method:
 
 
 def make_columns(query: Query, signature: Signature, arrange: Arrange) -> Method:
-    """Make a method for a list of rows that comes as one row of arrays."""
-    gather = make_gather(signature.row)
+    """Make a method for a list of rows, or several lists, that comes as one row of lists."""
+    gather = make_gather(signature.row, nested=signature.nested)
 
     async def columns(self: Any, **arguments: object) -> object:
         row = await self._executor.fetch_one(query, arrange(arguments))

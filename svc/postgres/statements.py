@@ -7,7 +7,7 @@ Each has a header in sqlc's grammar, a line that says what it is for, and named 
     select {columns} from users where id = :id;
 
 The kind says what comes back: `:one` row or none, `:many` rows, `:columns`, which is many rows as one row of
-arrays, nothing with `:exec`, a number of rows with `:execrows`. A parameter may be a struct, and the query
+lists, nothing with `:exec`, a number of rows with `:execrows`. A parameter may be a struct, and the query
 then names its fields: `:filter.is_active`; of a list of structs, each field is an array:
 `:changes.id::bigint[]`. What is in braces is a snippet: see svc/postgres/snippets.py.
 """

@@ -36,7 +36,7 @@ loop for milliseconds. Beside 20 clients that ask for pages of 1,000 a read took
 11 to 14 with two at once and 5 with one, as beside 20 point reads; of these pages there are a third less."""
 
 FIRST_MOMENT, LAST_MOMENT = (moment.replace(tzinfo=UTC) for moment in (datetime.min, datetime.max))
-"""As what `rfc3339_utc` shows all that is before the year 1, and after the year 9999."""
+"""As what `to_rfc3339` shows all that is before the year 1, and after the year 9999."""
 
 
 class Position(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -2,6 +2,7 @@
 
 from msgspec import Raw, Struct
 
+from svc.postgres.mapping import Moment
 from svc.users.structs import User
 
 
@@ -12,7 +13,7 @@ class StoredUser(Struct, frozen=True, gc=False):
     email: str
     display_name: str | None
     is_active: bool
-    created_at: str
+    created_at: Moment
     version: int
     profile: Raw | None = None
 

@@ -8,6 +8,7 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 from svc.accounts.passwords import Password, PasswordHash
 from svc.http.emails import Email
 from svc.http.fields import Id, Instant, JsonObject, Text
+from svc.postgres.mapping import Moment
 
 
 class CreateUser(Struct, frozen=True, forbid_unknown_fields=True):
@@ -50,14 +51,14 @@ class LookUpUsers(Struct, frozen=True, forbid_unknown_fields=True):
 class User(Struct, frozen=True, gc=False, omit_defaults=True):
     """A user as clients see it; `profile` comes only where `fields` asks for it.
 
-    A moment is RFC 3339 in UTC, with six decimals or none, as PostgreSQL's `rfc3339_utc` writes it.
+    A moment has as many decimals as there are, as PostgreSQL's `to_rfc3339` writes it.
     """
 
     id: int
     email: str
     display_name: str | None
     is_active: bool
-    created_at: str
+    created_at: Moment
     profile: Raw | None = None
 
 

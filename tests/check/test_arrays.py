@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Raw, Struct, UnsetType
 
 from svc.check.findings import Finding
 from svc.check.laboratory import fill
@@ -16,6 +16,7 @@ from svc.check.scratch import connect
 from svc.check.trials import Experiment
 from svc.database_url import DatabaseUrl
 from svc.http.fields import JsonObject
+from svc.postgres.mapping import Moment
 from svc.postgres.queries import read_signature
 from svc.postgres.statements import read_queries
 from tests.support import TEMPLATE, at, make_config, skip_before_18
@@ -23,7 +24,8 @@ from tests.support import TEMPLATE, at, make_config, skip_before_18
 SCHEMA = """
 create table teams (
     id bigint generated always as identity primary key, name text not null, motto text,
-    labels text[] not null default '{}', notes jsonb not null default '{}', token text
+    labels text[] not null default '{}', notes jsonb not null default '{}', token text,
+    created timestamptz not null default now()
 );
 comment on column teams.token is 'secret';
 """
@@ -61,11 +63,25 @@ class Change(Struct):
     notes: JsonObject | None = None
 
 
+class Asked(Struct):
+    after: int
+    size: int
+    wanted: bool
+
+
 class Motto(Struct):
     motto: str | None
     id: int
 
 
+class Event(Struct):
+    id: int
+    at: Moment
+    notes: Raw | None = None
+
+
+async def list_events(self) -> list[Event]: ...
+async def list_each(self, *, asked: list[Asked]) -> list[list[Team]]: ...
 async def list_mottos(self) -> list[Motto]: ...
 async def list_teams(self, *, some: bool) -> list[Team]: ...
 async def change(self, *, changes: list[Change]) -> int: ...
@@ -123,6 +139,85 @@ SOUND = [
 @pytest.mark.parametrize("statement", SOUND)
 def test_arrays_of_all_rows_are_proven(made: Made, statement: str) -> None:
     assert check(made, list_teams, statement) == []
+
+
+def in_json(statement: str) -> str:
+    """Write the same statement with JSON in place of arrays."""
+    said = (
+        statement.replace("array_agg", "json_agg")
+        .replace("'{}'", "'[]'")
+        .replace("null::text[]", "null::json")
+    )
+    return said.replace("array[]::bigint[]", "json '[]'").replace("'{none}'", "'[1]'")
+
+
+@pytest.mark.parametrize("statement", [each for each in SOUND if "::text[]" not in in_json(each)])
+def test_json_of_all_rows_is_proven(made: Made, statement: str) -> None:
+    assert check(made, list_teams, in_json(statement)) == []
+
+
+MOMENT = "(created at time zone 'UTC')"
+EVENTS = (
+    "select coalesce(json_agg(id), '[]') as id, coalesce(json_agg({}), '[]') as at, {} as notes from teams"
+)
+
+
+def test_a_moment_is_a_timestamp_in_json_and_only_what_json_holds_may_be_there(made: Made) -> None:
+    sound, notes = [MOMENT, "created::timestamp"], "json_agg(notes) filter (where false)"
+    assert [check(made, list_events, EVENTS.format(each, notes)) for each in sound] == [[], []]
+    (found,) = check(
+        made, list_events, EVENTS.format(MOMENT, "coalesce(json_agg(nullif(notes, '{}')), '[]')")
+    )
+    assert (found.kind, found.found) == ("column", "jsonb in the SQL")  # is a null SQL's or JSON's?
+    for moment, said in (("created", "timestamptz"), ("created::text", "text"), ("created::date", "date")):
+        (found,) = check(made, list_events, EVENTS.format(moment, notes))
+        assert (found.kind, found.found) == ("column", f"{said} in the SQL")
+    (found,) = check(made, list_teams, in_json(select(id="coalesce(json_agg(id::float8), '[]')")))
+    assert (found.kind, found.found) == ("column", "float8 in the SQL")
+
+
+PAGES = """select coalesce(json_agg(page.id), '[]') as id, coalesce(json_agg({}), '[]') as name,
+    {} as motto
+from (
+    select page.* from unnest((select :asked.after::bigint[]), :asked.size::bigint[], :asked.wanted::boolean[])
+        with ordinality as asked (after, size, wanted, number)
+    cross join lateral (
+        select coalesce(json_agg(id), '[]') as id, coalesce(json_agg(name), '[]') as name, {} as motto
+        from (select * from teams where id > asked.after order by id limit asked.size) as walked
+    ) as page
+    {}
+    order by asked.number
+) as page"""
+
+EACH = "coalesce(json_agg(page.motto), '[]')"
+MOTTO = "json_agg(motto) filter (where asked.wanted)"
+OTHER = "cross join (select coalesce(json_agg(name), '[]') as other from teams) as others"
+
+
+def test_lists_of_lists_are_proven_as_lists_are(made: Made) -> None:
+    sound = [PAGES.format("page.name", EACH, motto, "") for motto in (MOTTO, "json_agg(motto)", "null::json")]
+    assert [check(made, list_each, statement) for statement in sound] == [[], [], []]
+
+
+@pytest.mark.parametrize(
+    ("kind", "said", "parts"),
+    [
+        ("column", "another array", ("json_array_length(page.name)", EACH, MOTTO, "")),
+        ("column", "another array", ("page.name", EACH, "json_agg(motto) filter (where id > 1)", "")),
+        ("nullability", "motto may be null as a whole", ("page.name", "json_agg(page.motto)", MOTTO, "")),
+        ("nullability", "name may be null", ("page.motto", EACH, "coalesce(json_agg(motto), '[]')", "")),
+        ("column", "int8 in the SQL", ("page.id", EACH, MOTTO, "")),
+        ("column", "lists of several", ("page.other", EACH, MOTTO, OTHER)),
+    ],
+)
+def test_lists_that_are_not_of_the_same_rows_are_found(
+    made: Made, kind: str, said: str, parts: tuple[str, str, str, str]
+) -> None:
+    statement = PAGES.format(*parts)
+    if parts[3]:
+        statement = statement.replace("select page.* from", "select page.*, others.other from")
+    found = check(made, list_each, statement)
+    assert [(each.kind, each.found) for each in found if not each.warning] == [(kind, said)]
 
 
 UNSOUND = [  # the kind of what is found, its line, what is said

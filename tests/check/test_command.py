@@ -163,7 +163,7 @@ def let_a_secret_out(checkout: Path) -> Ran:
     names = "{row}, case when :with_profile then profile end as profile"
     shown = names.replace(
         "{row}",
-        "id, email, hashed_password as display_name, is_active, rfc3339_utc(created_at) as created_at, version",
+        "id, email, hashed_password as display_name, is_active, to_rfc3339(created_at) as created_at, version",
     )
     edit(checkout / "queries/users.sql", names, shown)
     return check(checkout, "--json")

@@ -8,11 +8,12 @@ from typing import Any
 import httpx
 import pytest
 
+from svc.check.drift import Difference, Watch, widens
 from svc.check.scratch import ScratchConnection as Connection
 from svc.check.scratch import connect
 from svc.database_url import DatabaseUrl
 from svc.postgres.catalog import CatalogQueries
-from svc.postgres.proven import Difference, Watch, read_written, widens
+from svc.postgres.proven import read_written
 from svc.postgres.queries import Row
 from svc.postgres.statements import Query
 from tests.support import QUERIES, make_config, problem
@@ -110,7 +111,7 @@ CHANGING = CREATING | {"update_user"}
 READERS = {
     name
     for name, footprint in read_written().queries.items()
-    if "function rfc3339_utc(timestamp with time zone)" in footprint.names
+    if "function to_utc(timestamp with time zone)" in footprint.names
 }
 UPDATE_POLICY = "create policy mine on users using (id = 1); alter table users enable row level security"
 TRIGGER = "create function f() returns trigger language plpgsql as 'begin return new; end'; create trigger t "
@@ -156,8 +157,8 @@ BREAKING = [
     ("ask for a number", "alter table users alter id drop identity", CREATING, "users.id needs a value"),
     ("change a default that comes out", "alter table users alter is_active set default false",
      CREATING - {"import_users"}, "default of users.is_active is false, proven as true"),
-    ("change a function", "create or replace function rfc3339_utc(moment timestamptz) returns text language sql "
-     "stable parallel safe return moment::text", READERS, "function rfc3339_utc(timestamp with time zone) is"),
+    ("change a function", "create or replace function to_utc(moment timestamptz) returns timestamp language sql "
+     "immutable parallel safe return moment at time zone 'UTC'", READERS, "function to_utc(timestamp with time zone) is"),
     ("change a text of a function", "create or replace function jsonb_merge_patch(target jsonb, patch jsonb) "
      "returns jsonb language sql immutable parallel safe as 'select patch'", {"update_user"}, "proven as sql immutable"),
     ("add rows of another table", "create table former_users () inherits (users)",

@@ -10,10 +10,10 @@ import httpx
 import pytest
 
 from svc import health
+from svc.check.drift import Difference, Watch
 from svc.config import Config
 from svc.database_url import DatabaseUrl
 from svc.migrations import migrate
-from svc.postgres.proven import Difference, Watch
 from tests.support import Service, at, make_key, problem, with_settings
 from tests.support.waiting import wait_for
 

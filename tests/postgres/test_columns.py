@@ -1,6 +1,7 @@
-"""Many rows as one row of arrays, and lists of structs as arrays: by name, both ways."""
+"""Many rows as one row of lists, arrays or JSON, and lists of structs as arrays: by name, both ways."""
 
 import asyncio
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -8,10 +9,10 @@ from typing import Any, Protocol
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Raw, Struct, UnsetType
 
 from svc.check.scratch import connect
-from svc.postgres.mapping import make_arrange, make_gather
+from svc.postgres.mapping import Moment, make_arrange, make_gather
 from svc.postgres.queries import Queries, Row, compare, read_signature
 from svc.postgres.statements import Query, read_queries
 from tests.support import make_config
@@ -117,6 +118,46 @@ def test_arrays_become_the_structs_that_rows_would_have_become(
     assert make_gather(Pair)(columns) == [Pair(*row) for row in rows]
 
 
+def write_json(values: object) -> Raw:
+    """Return JSON as PostgreSQL's `json_agg` writes it."""
+    return Raw(json.dumps(values, ensure_ascii=False).encode())
+
+
+class Event(Struct):
+    id: int
+    at: Moment
+    label: str | None
+    notes: Raw | None = None
+
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
+EVENTS = st.tuples(
+    st.integers(-(2**63), 2**63 - 1),
+    st.datetimes().map(lambda moment: moment.isoformat()),
+    st.none() | TEXTS | st.just('a", "b"], ["'),
+)
+
+
+@given(st.lists(st.lists(EVENTS), min_size=1), st.booleans())
+def test_json_becomes_the_structs_that_rows_would_have_become(
+    lists: list[list[tuple[int, str, str | None]]], with_notes: bool
+) -> None:
+    """And lists of lists, lists of structs; a moment gets its Z, and a text that looks like one does not."""
+    notes = [[{"n": event[0], "a": '"]'} for event in events] for events in lists]
+    wanted = [
+        [
+            Event(id_, f"{at}Z", label, write_json(note) if with_notes else None)
+            for (id_, at, label), note in zip(events, lacking, strict=True)
+        ]
+        for events, lacking in zip(lists, notes, strict=True)
+    ]
+    columns = [[[event[n] for event in events] for events in lists] for n in range(3)]
+    written = [*map(write_json, [*columns, notes if with_notes else [None] * len(lists)])]
+    assert make_gather(Event, nested=True)(written) == wanted
+    first = [write_json(column[0]) for column in columns]
+    assert make_gather(Event)([*first, write_json(notes[0]) if with_notes else None]) == wanted[0]
+
+
 class Strict(Struct):
     id: int
     name: str | None
@@ -136,6 +177,7 @@ def test_fields_of_a_list_are_gathered_by_name_whatever_their_order() -> None:
 
 
 async def listing(self) -> list[Pair]: ...
+async def listings(self) -> list[list[Pair]]: ...
 async def scalars(self) -> list[int]: ...
 async def one(self) -> Pair: ...
 async def maybe(self) -> list[Pair | None]: ...
@@ -145,6 +187,8 @@ async def taking(self, *, changes: list[Change]) -> int: ...
 SIGNATURES = [
     (listing, "columns", "select 1", []),
     (scalars, "columns", "select 1", ["a list of structs as the result of :columns"]),
+    (listings, "columns", "select 1", []),
+    (listings, "many", "select 1", ["a list as the result of :many"]),
     (one, "columns", "select 1", ["a list of structs as the result of :columns"]),
     (maybe, "columns", "select 1", ["a list of structs as the result of :columns"]),
     (taking, "execrows", "delete from pairs where id = any(:changes.id)", []),

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from svc.postgres.mapping import make_gather, make_row
 from svc.postgres.secret import Secret, reveal
@@ -92,6 +92,8 @@ def test_a_row_comes_with_its_secrets_wrapped() -> None:
 
 def test_a_column_of_secrets_comes_with_each_wrapped() -> None:
     rows: Any = make_gather(Row)([[1, 2], ["a", "b"], None])
+    assert [(row.id, reveal(row.hash), row.token) for row in rows] == [(1, "a", None), (2, "b", None)]
+    rows = make_gather(Row)([Raw(b"[1, 2]"), Raw(b'["a", "b"]'), None])
     assert [(row.id, reveal(row.hash), row.token) for row in rows] == [(1, "a", None), (2, "b", None)]
 
 

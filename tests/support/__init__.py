@@ -25,6 +25,7 @@ from svc.app import build_resources
 from svc.check.catalog import ANALYSIS
 from svc.config import Config
 from svc.database_url import DatabaseUrl
+from svc.health import Health
 from svc.http import resource
 from svc.http.application import make_app, warm
 from svc.http.problems import Problem, find_problem
@@ -109,11 +110,12 @@ class Service:
         assert not self._thread.is_alive()
 
     def _is_warm(self) -> bool:
-        """Whether its look at the schema is over: that waits for locks as well, and who counts them counts it."""
+        """Whether its looks at the schema are over: they wait for locks as well, and who counts them counts it."""
         if not self.server.started:
             return False
         tasks = asyncio.all_tasks(self.server.servers[0].get_loop())
-        return all(getattr(task.get_coro(), "cr_code", None) is not warm.__code__ for task in tasks)
+        looks = {warm.__code__, Health.look_at_start.__code__}
+        return all(getattr(task.get_coro(), "cr_code", None) not in looks for task in tasks)
 
     def client(self, token: str | None = None) -> httpx.Client:
         """A client that holds a key, or none."""

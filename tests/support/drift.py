@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import psycopg
 
 from svc.check.command import QUICK, Pair, prove_all, read_pairs
+from svc.check.drift import compare
 from svc.check.laboratory import fill
 from svc.check.prove import declared_columns, find_body, read_schema
 from svc.check.rollout import read_shape
@@ -26,7 +27,7 @@ from svc.database_url import DatabaseUrl
 from svc.embedded import EmbeddedServer
 from svc.migrations import migrate
 from svc.postgres.mapping import is_struct
-from svc.postgres.proven import compare, read_written
+from svc.postgres.proven import read_written
 from tests.support import RESOURCES, at, make_config
 
 TABLES = ("users", "api_keys", "idempotency_keys", "migration_checksums")
@@ -251,8 +252,8 @@ TOLD: dict[str, dict[str, set[str]]] = {
         "create rule extra as on insert to api_keys do also notify made": {"create_api_key"},
     },
     "change a function": {
-        "create or replace function rfc3339_utc(moment timestamptz) returns text language sql stable"
-        " return moment::text": RENDERING,
+        "create or replace function to_utc(moment timestamptz) returns timestamp language sql stable"
+        " return moment::timestamp": RENDERING,
         "create or replace function jsonb_merge_patch(target jsonb, patch jsonb) returns jsonb language sql"
         " as 'select patch'": {"update_user"},
     },
