@@ -26,8 +26,8 @@ def point(table: Table) -> str:
 
 
 def page(table: Table) -> str:
-    """Return a script of the service's list_users_by_id, from anywhere."""
-    values = {"after.id": ":after", "limit": str(PAGE + 1), "with_profile": "false"}
+    """Return a script of the service's list_users_by_id, a page from anywhere."""
+    values = {"pages.id": "array[:after]", "pages.size": f"array[{PAGE + 1}]"}
     last = max(1, table.rows - PAGE)
     return f"\\set after random(0, {last})\n" + statement("list_users_by_id", **values)
 
@@ -49,7 +49,7 @@ SCRIPTS: dict[str, Callable[[Table], str]] = {"point": point, "page": page, "pat
 
 
 PARAMETER = re.compile(r"(?<!:):([a-z_][\w.]*)")
-"""A named parameter, such as `:id` or `:after.id`, and not a cast."""
+"""A named parameter, such as `:id` or `:pages.id`, and not a cast."""
 
 
 def statement(name: str, **values: str) -> str:

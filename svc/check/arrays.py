@@ -127,5 +127,7 @@ def find_unnested(scope: Scope) -> Iterator[tuple[int, str]]:
         for call, column in zip(calls, entry["eref"]["colnames"], strict=False):
             if scope.catalog.functions.get(str(call.get("funcid"))) == "unnest":
                 given = unwrap(call["args"][0])
+                if given[""] == "SUBLINK":  # (select $1), whose length the planner does not look at
+                    given = unwrap(scope.inside(given["subselect"]).targets[0]["expr"])
                 if given[""] == "PARAM":
                     yield int(given["paramid"]), str(column)

@@ -25,7 +25,6 @@ from svc.http.operations import FastRoute, Operation
 from svc.http.problems import Problem
 from svc.http.protocol import FAST, IDLE, MAX_FIELDS, GuardedProtocol
 from svc.http.transport import CLOSING, KEEPING, frame, join_lines
-from svc.postgres.errors import OverloadedError
 
 HEAD = re.compile(rb"HTTP/1\.([01])\r\n(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e]*\r\n)*\r\n")
 """What follows the target: the version, header lines as RFC 9112 has them, in ASCII, and the empty line."""
@@ -253,7 +252,7 @@ class FastProtocol(GuardedProtocol):
             self._pending = found
             try:
                 found.route.submit(found.key, self._resolve)
-            except OverloadedError as error:
+            except Exception as error:  # too many wait; or what is asked for is nothing that can be asked for
                 self._resolve(None, error)
         else:
             super().data_received(data)

@@ -24,7 +24,8 @@ class FastRoute(Struct, Generic[K, R], frozen=True):
 
     `parse` makes the key that is asked for out of the id that ends the path, or out of the query where no id
     does; None leaves the request to the handler. `submit` has its second argument called once with the row,
-    None, or the error; `answer` makes the response that the handler would make, or raises the Problem.
+    None, or the error, or raises it; `answer` makes the response that the handler would make, or raises the
+    Problem.
     """
 
     parse: Callable[[bytes], K | None]

@@ -6,18 +6,23 @@ millionth row is as near as the first.
 """
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import lru_cache
 from hashlib import blake2b
-from typing import Annotated, Any, NamedTuple, Self, TypeVar
+from typing import Annotated, Any, Generic, NamedTuple, Protocol, Self, TypeVar
 from urllib.parse import quote, unquote
 
 import msgspec
 from msgspec import Meta, Struct
 from starlette.requests import Request
+from starlette.responses import Response
 
-from svc.http.parsing import invalid_query
+from svc.http.answers import answer
+from svc.http.operations import FastRoute
+from svc.http.parsing import invalid_query, read_plain_query, read_query
 from svc.http.problems import Problem
+from svc.postgres.batching import PageBatcher
+from svc.postgres.queueing import Callback, Limits
 
 P = TypeVar("P", bound=Struct)
 R = TypeVar("R")
@@ -74,6 +79,9 @@ class Target(NamedTuple):
         return cls(request.scope["raw_path"].decode(), request.scope["query_string"])
 
 
+Asked = tuple[PageQuery, Target]
+
+
 def end_page(
     rows: list[R],
     limit: int,
@@ -128,3 +136,55 @@ def link_next(target: Target, cursor: str) -> bytes:
     kept = [part for part in query.split("&") if part and unquote(part.partition("=")[0]) != "cursor"]
     kept.append(f"cursor={cursor}")
     return f'link: <{target.path}?{"&".join(kept)}>; rel="next"\r\n'.encode("latin-1")
+
+
+class IdPage(Struct, frozen=True):
+    """A page in the order of ids as a statement is asked for it: the id before it, the rows it may have."""
+
+    after: int
+    size: Annotated[int, Meta(ge=1, le=1001)]
+
+
+class FetchPages(Protocol[R]):
+    """A query for the rows of several pages, and of each one more where there is a next page."""
+
+    def __call__(self, *, pages: list[IdPage]) -> Awaitable[list[list[R]]]: ...
+
+
+class IdList(Generic[R]):
+    """A list in the order of ids: its handler, and the fast route that answers the same.
+
+    `show` makes the answer of the rows and the next page's cursor.
+    """
+
+    def __init__(
+        self, path: str, limits: Limits, fetch: FetchPages[R], show: Callable[[list[R], str | None], Struct]
+    ) -> None:
+        self._path = path
+        self._show = show
+        self._pages = PageBatcher[IdPage, R](limits, lambda pages: fetch(pages=pages))
+        self.fast = FastRoute(self._parse, self._submit, self._answer)
+
+    async def get(self, request: Request) -> Response:
+        """Answer a page, and the way to the next one."""
+        asked = read_query(request, PageQuery), Target.of(request)
+        page = self._place(asked)
+        return self._answer(asked, await self._pages.find_lane(page).get(page))
+
+    def _parse(self, query_string: bytes) -> Asked | None:
+        query = read_plain_query(query_string, PageQuery)
+        return (query, Target(self._path, query_string)) if query else None
+
+    def _submit(self, asked: Asked, callback: Callback[list[R]]) -> None:
+        page = self._place(asked)
+        self._pages.find_lane(page).submit(page, callback)
+
+    def _place(self, asked: Asked) -> IdPage:
+        position = read_position(asked[0].cursor, self._path, IdPosition)
+        return IdPage(position.id, asked[0].limit + 1)
+
+    def _answer(self, asked: Asked, rows: list[R] | None) -> Response:
+        query, target = asked
+        rows = rows or []
+        cursor, link = end_page(rows, query.limit, target, self._path)
+        return answer(self._show(rows, cursor), lines=link)

@@ -20,10 +20,19 @@ from operator import attrgetter
 from typing import Generic, Protocol, Self, TypeVar
 
 from svc.postgres.errors import OverloadedError, UnavailableError
-from svc.postgres.queueing import BoundedQueue, K, Limits, R, Waiter, queue_each
+from svc.postgres.queueing import MAX_BATCH_SIZE, BoundedQueue, K, Limits, R, Waiter, queue_each
 
 MIN_SPLIT_SIZE = 16
 """Members that a batch may have however many wait."""
+
+MAX_PAGES, MIN_PAGES = 8, 2
+"""The same of pages, and the most: eight of 100 rows take the event loop half a millisecond."""
+
+LARGE = 251
+LARGE_CONCURRENCY = 1
+"""Rows above which a page goes alone, and how many such pages are read at once: each takes the event loop for
+milliseconds. Beside 20 clients that ask for pages of 1,000 a read took 19 to 37 ms (p99) without it, 11 to 14
+with two at once and 5 with one, as beside 20 point reads; of these pages there are a third less."""
 
 F = TypeVar("F", covariant=True)
 
@@ -33,9 +42,14 @@ FetchOne = Callable[[K], Awaitable[R | None]]
 class Batcher(ABC, Generic[K, R]):
     """Keys of one kind. `fetch_one` asks for a single one."""
 
-    def __init__(self, limits: Limits, fetch_one: FetchOne[K, R]) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        fetch_one: FetchOne[K, R],
+        sizes: tuple[int, int] = (MIN_SPLIT_SIZE, MAX_BATCH_SIZE),
+    ) -> None:
         self._fetch_one = fetch_one
-        self._max_batch_size = limits.max_batch_size
+        self._min_split_size, self._max_batch_size = sizes[0], min(limits.max_batch_size, sizes[1])
         self._queue = BoundedQueue(self._run, limits, limits.concurrency, self._take)
         self._fallback = queue_each(fetch_one, limits, limits.fallback_concurrency)
         self.submit = self._queue.submit
@@ -79,7 +93,7 @@ class Batcher(ABC, Generic[K, R]):
         each idle in turn: with 64 that ask, a fifth fewer point reads a second.
         """
         half = (waiting + self._queue.under_way + 1) // 2
-        return min(self._max_batch_size, max(MIN_SPLIT_SIZE, half))
+        return min(self._max_batch_size, max(self._min_split_size, half))
 
 
 class ReadBatcher(Batcher[K, R]):
@@ -104,6 +118,40 @@ class ReadBatcher(Batcher[K, R]):
         rows = {self._find_key(row): row for row in found}
         for waiter in batch:
             waiter.resolve(rows.get(waiter.key))
+
+
+class Sized(Protocol):
+    """A page that is asked for."""
+
+    @property
+    def size(self) -> int:
+        """The rows that it may have."""
+        ...
+
+
+P = TypeVar("P", bound=Sized)
+
+
+class PageBatcher(Batcher[P, list[R]]):
+    """Pages of a list. `fetch_many` gives the rows of several, a list for each, in the order of the keys."""
+
+    def __init__(self, limits: Limits, fetch_many: Callable[[list[P]], Awaitable[list[list[R]]]]) -> None:
+        super().__init__(limits, self._fetch_alone, (MIN_PAGES, MAX_PAGES))
+        self._fetch_many = fetch_many
+        self._large = queue_each(self._fetch_alone, limits, LARGE_CONCURRENCY)
+
+    def find_lane(self, page: P) -> BoundedQueue[P, list[R]]:
+        """Return what a page waits in: large ones have a lane of their own."""
+        return self._large if page.size > LARGE else self._queue
+
+    async def _fetch_alone(self, page: P) -> list[R]:
+        (rows,) = await self._fetch_many([page])
+        return rows
+
+    async def _run_batch(self, batch: Sequence[Waiter[P, list[R]]]) -> None:
+        pages = await self._fetch_many([waiter.key for waiter in batch])
+        for waiter, rows in zip(batch, pages, strict=True):
+            waiter.resolve(rows)
 
 
 class Ids(str):

@@ -1,8 +1,9 @@
 """Many users: GET /users and POST /users/lookup."""
 
+from collections.abc import Awaitable
 from datetime import UTC, datetime
 from functools import cache, partial
-from typing import Annotated, Protocol
+from typing import Annotated, Protocol, Self
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct
@@ -15,7 +16,7 @@ from svc.http.operations import FastRoute, Operation
 from svc.http.paging import Target, end_page, foreign_cursor, read_position
 from svc.http.parsing import invalid_body, read_body, read_plain_query, read_query
 from svc.http.resource import Resource, Service
-from svc.postgres.batching import Ids, ReadBatcher
+from svc.postgres.batching import Ids, PageBatcher, ReadBatcher
 from svc.postgres.queries import Queries
 from svc.postgres.queueing import BoundedQueue, Callback, Limits, queue_each, queue_slow
 from svc.postgres.statements import load
@@ -28,12 +29,6 @@ PAGE_SIZE = 2**20
 
 BLOCK_SIZES = 4, 32
 """Users with profiles that are read at once, at first and at most: they may have 256 kB each."""
-
-LARGE = 250
-LARGE_CONCURRENCY = 1
-"""Users above which a page has another lane, and how many such pages are read at once: each takes the event
-loop for milliseconds. Beside 20 clients that ask for pages of 1,000 a read took 19 to 37 ms (p99) without it,
-11 to 14 with two at once and 5 with one, as beside 20 point reads; of these pages there are a third less."""
 
 FIRST_MOMENT, LAST_MOMENT = (moment.replace(tzinfo=UTC) for moment in (datetime.min, datetime.max))
 """As what `to_rfc3339` shows all that is before the year 1, and after the year 9999."""
@@ -51,11 +46,57 @@ class Position(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
     late: bool | None = None
 
 
+class PageStart(Struct, frozen=True):
+    """A page as a statement is asked for it: where it begins, how many users at most, and which."""
+
+    id: int | None
+    email: str | None
+    created_at: datetime | None
+    late: bool | None
+    size: Annotated[int, Meta(ge=1, le=1001)]
+    with_profile: bool
+    is_active: bool | None
+    created_from: datetime | None
+    created_to: datetime | None
+
+
 class PageRequest(Struct, frozen=True):
     """A page that is asked for, in these words."""
 
     query: ListUsers
     target: Target
+
+
+class PagePlace(Struct, frozen=True):
+    """A page that is asked for, and the user behind which it begins."""
+
+    query: ListUsers
+    after: Position
+
+    @classmethod
+    def of(cls, query: ListUsers) -> Self:
+        """Find it. Raises Problem 422 for a cursor of another list."""
+        return cls(query, read_position(query.cursor, describe_list(query), Position))
+
+    @property
+    def size(self) -> int:
+        """The users to look for: one more where there is a next page."""
+        return self.query.limit + 1
+
+    def start(self, after: Position | None = None, size: int | None = None) -> PageStart:
+        """Return it for a statement, or a part of it."""
+        query, after = self.query, after or self.after
+        return PageStart(
+            after.id,
+            after.email,
+            after.created_at,
+            after.late,
+            size or self.size,
+            query.wants_profile,
+            query.is_active,
+            query.created_from,
+            query.created_to,
+        )
 
 
 class UserListQueries(Queries, Protocol, file="user_lists.sql"):
@@ -67,43 +108,46 @@ class UserListQueries(Queries, Protocol, file="user_lists.sql"):
     async def get_users_by_email(self, *, emails: list[str]) -> list[StoredUser]: ...
     async def count_users(self, *, filter: ListUsers) -> int: ...
     async def estimate_users(self, *, filter: ListUsers) -> Raw: ...
-    async def list_users_by_id(
-        self, *, filter: ListUsers, after: Position, limit: int, with_profile: bool
-    ) -> list[User]: ...
-    async def list_users_by_id_desc(
-        self, *, filter: ListUsers, after: Position, limit: int, with_profile: bool
-    ) -> list[User]: ...
-    async def list_users_by_email(
-        self, *, filter: ListUsers, after: Position, limit: int, with_profile: bool
-    ) -> list[User]: ...
-    async def list_users_by_email_desc(
-        self, *, filter: ListUsers, after: Position, limit: int, with_profile: bool
-    ) -> list[User]: ...
-    async def list_users_by_created_at(
-        self, *, filter: ListUsers, after: Position, limit: int, with_profile: bool
-    ) -> list[User]: ...
-    async def list_users_by_created_at_desc(
-        self, *, filter: ListUsers, after: Position, limit: int, with_profile: bool
-    ) -> list[User]: ...
+    async def list_users_by_id(self, *, pages: list[PageStart]) -> list[list[User]]: ...
+    async def list_users_by_id_desc(self, *, pages: list[PageStart]) -> list[list[User]]: ...
+    async def list_users_by_email(self, *, pages: list[PageStart]) -> list[list[User]]: ...
+    async def list_users_by_email_desc(self, *, pages: list[PageStart]) -> list[list[User]]: ...
+    async def list_users_by_created_at(self, *, pages: list[PageStart]) -> list[list[User]]: ...
+    async def list_users_by_created_at_desc(self, *, pages: list[PageStart]) -> list[list[User]]: ...
+
+
+class FetchPages(Protocol):
+    """A query for the users of several pages, and of each one more where there is a next page."""
+
+    def __call__(self, *, pages: list[PageStart]) -> Awaitable[list[list[User]]]: ...
+
+
+Lane = BoundedQueue[PagePlace, list[User]]
 
 
 class UserLists:
-    """The handlers of many users. Pages and look-ups have a statement each, a few of them under way.
+    """The handlers of many users. Pages of an order leave in batches; look-ups have a statement each.
 
     What may walk the whole table has a lane of its own: a page whose filter no index finds, an exact count.
-    So have large pages: those of many users, and those with profiles.
+    So have pages with profiles, which may be large. None of these leaves in a batch.
     """
 
     def __init__(self, queries: UserListQueries, limits: Limits) -> None:
         self._queries = queries
-        self._pages: BoundedQueue[ListUsers, list[User]] = queue_each(partial(find_page, queries), limits)
-        self._walks: BoundedQueue[ListUsers, list[User]] = queue_slow(partial(find_page, queries), limits)
-        self._profiles: BoundedQueue[ListUsers, list[User]] = queue_slow(
-            partial(find_page_with_profiles, queries), limits
-        )
-        self._large: BoundedQueue[ListUsers, list[User]] = queue_each(
-            partial(find_page, queries), limits, LARGE_CONCURRENCY
-        )
+        self._orders: dict[str, FetchPages] = {
+            "id": queries.list_users_by_id,
+            "-id": queries.list_users_by_id_desc,
+            "email": queries.list_users_by_email,
+            "-email": queries.list_users_by_email_desc,
+            "created_at": queries.list_users_by_created_at,
+            "-created_at": queries.list_users_by_created_at_desc,
+        }
+        self._pages = {
+            sort: PageBatcher[PagePlace, User](limits, partial(find_pages, fetch))
+            for sort, fetch in self._orders.items()
+        }
+        self._walks: Lane = queue_slow(self._find_page, limits)
+        self._profiles: Lane = queue_slow(self._find_page_with_profiles, limits)
         self._counts: BoundedQueue[ListUsers, int] = queue_slow(partial(count_exactly, queries), limits)
         self._look_ups: BoundedQueue[LookUpUsers, list[User]] = queue_each(
             lambda asked: find_many(queries, asked), limits
@@ -119,9 +163,11 @@ class UserLists:
         """Answer a page of users, and the way to the next one."""
         query = read_query(request, ListUsers)
         asked = PageRequest(query, Target.of(request))
-        page = await (
-            self._find_by_email(query, query.email) if query.email else self._lane(query).get(query)
-        )
+        if query.email:
+            page: list[User] | None = await self._find_by_email(query, query.email)
+        else:
+            place = PagePlace.of(query)
+            page = await self._find_lane(place).get(place)
         counted = None
         if preferred := read_preference(request):
             exact = preferred == "exact"
@@ -130,15 +176,32 @@ class UserLists:
         return answer_page(asked, page, counted)
 
     def submit(self, asked: PageRequest, callback: Callback[list[User]]) -> None:
-        """Have a page that no email is asked of found, and `callback` called with it."""
-        self._lane(asked.query).submit(asked.query, callback)
+        """Have a page that no email is asked of found, and `callback` called with it. Raises Problem."""
+        place = PagePlace.of(asked.query)
+        self._find_lane(place).submit(place, callback)
 
-    def _lane(self, query: ListUsers) -> BoundedQueue[ListUsers, list[User]]:
-        if query.wants_profile:
+    def _find_lane(self, place: PagePlace) -> Lane:
+        if place.query.wants_profile:
             return self._profiles
-        if walks(query):
-            return self._walks
-        return self._pages if query.limit <= LARGE else self._large
+        return self._walks if walks(place.query) else self._pages[place.query.sort].find_lane(place)
+
+    async def _find_page(self, asked: PagePlace) -> list[User]:
+        """Return the users of a page alone, and one more where there is a next page."""
+        (users,) = await find_pages(self._orders[asked.query.sort], [asked])
+        return users
+
+    async def _find_page_with_profiles(self, asked: PagePlace) -> list[User]:
+        """Return the same of a page that its profiles may end: it is read block by block."""
+        (size, most), query, after = BLOCK_SIZES, asked.query, asked.after
+        users: list[User] = []
+        while (missing := find_limit(query, users) + 1 - len(users)) > 0:
+            start = asked.start(after, min(size, missing))
+            (block,) = await self._orders[query.sort](pages=[start])
+            users += block
+            if len(block) < start.size:
+                break
+            after, size = find_position(query, block[-1]), min(2 * size, most)
+        return users
 
     async def _find_by_email(self, query: ListUsers, email: str) -> list[User]:
         """Return at most one user, if the other filters let it through; no cursor leads there or on."""
@@ -193,42 +256,9 @@ def find_limit(query: ListUsers, users: list[User]) -> int:
     return query.limit
 
 
-async def find_page_with_profiles(queries: UserListQueries, query: ListUsers) -> list[User]:
-    """Return the same as `find_page`, of a page that its profiles may end: it is read block by block."""
-    size, most = BLOCK_SIZES
-    after = read_position(query.cursor, describe_list(query), Position)
-    users: list[User] = []
-    while (missing := find_limit(query, users) + 1 - len(users)) > 0:
-        block = await find_users(queries, query, after, min(size, missing))
-        users += block
-        if len(block) < min(size, missing):
-            break
-        after, size = find_position(query, block[-1]), min(2 * size, most)
-    return users
-
-
-async def find_page(queries: UserListQueries, query: ListUsers) -> list[User]:
-    """Return the page's users, and one more where there is a next page."""
-    after = read_position(query.cursor, describe_list(query), Position)
-    return await find_users(queries, query, after, query.limit + 1)
-
-
-async def find_users(users: UserListQueries, query: ListUsers, after: Position, limit: int) -> list[User]:
-    """Return the first users of a list behind a position."""
-    orders = {
-        "id": users.list_users_by_id,
-        "-id": users.list_users_by_id_desc,
-        "email": users.list_users_by_email,
-        "-email": users.list_users_by_email_desc,
-        "created_at": users.list_users_by_created_at,
-        "-created_at": users.list_users_by_created_at_desc,
-    }
-    return await orders[query.sort](
-        filter=query,
-        after=after,
-        limit=limit,
-        with_profile=query.wants_profile,
-    )
+async def find_pages(fetch: FetchPages, batch: list[PagePlace]) -> list[list[User]]:
+    """Return the users of each page, and one more where there is a next page."""
+    return await fetch(pages=[asked.start() for asked in batch])
 
 
 async def find_many(users: UserListQueries, asked: LookUpUsers) -> list[User]:
@@ -260,7 +290,7 @@ def find_unindexed(sort: str) -> frozenset[str]:
     """Return the filters by which a list in this order walks rows, as its query says."""
     suffix = "_desc" if sort.startswith("-") else ""
     query = load("user_lists.sql")[f"list_users_by_{sort.removeprefix('-')}{suffix}"]
-    return frozenset(name.removeprefix("filter.") for name in query.unindexed)
+    return frozenset(name.removeprefix("pages.") for name in query.unindexed)
 
 
 def walks(query: ListUsers) -> bool:

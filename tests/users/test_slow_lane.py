@@ -9,7 +9,7 @@ import pytest
 
 from svc.config import Config
 from svc.http.paging import Target
-from svc.postgres.queueing import SLOW_CONCURRENCY, UNBATCHED_CONCURRENCY, Limits
+from svc.postgres.queueing import CONCURRENCY, SLOW_CONCURRENCY, Limits
 from svc.users.lists import PageRequest, UserListQueries, UserLists, walks
 from svc.users.structs import ListUsers, User
 from tests.support.locks import BACKENDS, count_blocked, holding
@@ -53,7 +53,7 @@ async def test_pages_that_walk_rows_hold_up_no_others(config: Config, sql: Sql) 
             walking = [submit(lists, ListUsers(is_active=True)) for _ in range(20)]
             await until(lambda: count_blocked(sql) == SLOW_CONCURRENCY)
             others = [submit(lists, ListUsers()) for _ in range(20)]
-            await until(lambda: count_blocked(sql) == SLOW_CONCURRENCY + UNBATCHED_CONCURRENCY)
+            await until(lambda: count_blocked(sql) == SLOW_CONCURRENCY + CONCURRENCY)
         assert await asyncio.gather(*walking, *others) == [[]] * 40
 
 

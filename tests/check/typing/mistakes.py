@@ -6,7 +6,7 @@ Not run and not imported; tests/check/test_typing.py has it checked.
 from svc.accounts.keys import ApiKey, ApiKeyQueries
 from svc.users.structs import ListUsers
 from svc.users.rows import StoredUser
-from svc.users.lists import Position, UserListQueries
+from svc.users.lists import PagePlace, Position, UserListQueries
 from svc.users.handlers import UserQueries
 
 
@@ -14,8 +14,8 @@ async def no_mistake(
     users: UserQueries, lists: UserListQueries, keys: ApiKeyQueries
 ) -> tuple[str | None, list[str], int]:
     stored = await users.get_user(id=1, with_profile=False)
-    wanted, start = ListUsers(is_active=True), Position()
-    page = await lists.list_users_by_id(filter=wanted, after=start, limit=10, with_profile=False)
+    start = PagePlace(ListUsers(is_active=True), Position()).start()
+    (page,) = await lists.list_users_by_id(pages=[start])
     found = await lists.get_users_by_email(emails=[user.email for user in page])
     key = await keys.get_api_key(key_hash=b"hash")
     deleted: int = await users.delete_user(id=1, versions=None)
