@@ -10,7 +10,7 @@ where id = any(:ids::text::bigint[]);
 -- The same by their emails.
 select {users.columns_without_profile}
 from users
-where email = any(:emails::text[]);
+where email = any((select :emails::text[])::text[]);
 
 -- name: get_user_by_email :one
 -- @hot
@@ -24,7 +24,7 @@ where email = :email;
 -- Several users by their emails, without profiles: one statement for what is asked at one time.
 select {users.stored_columns}
 from users
-where email = any(:emails::text[]);
+where email = any((select :emails::text[])::text[]);
 
 -- snippet: filters
 (:filter.email::text is null or email = :filter.email)

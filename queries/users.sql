@@ -113,7 +113,7 @@ returning {row_without_profile};
 -- @hot
 -- Small changes of several users, each named once: one statement, one commit. A row that somebody else has locked
 -- is skipped, so that no user waits for another. The join is one with the locking, so that it costs so much a row
--- however many there are.
+-- however many there are. Arrays come by a select, whose length the planner does not look at: it would plan each time.
 update users
 set display_name = case when set_display_name then new_display_name else display_name end,
     is_active = coalesce(new_is_active, is_active),
@@ -122,8 +122,8 @@ from (
     select change.id as changed_id, change.version as expected_version, set_display_name,
         change.display_name as new_display_name, change.is_active as new_is_active
     from unnest(
-        :changes.id::bigint[], :changes.version::bigint[], :changes.set_display_name::boolean[],
-        :changes.display_name::text[], :changes.is_active::boolean[]
+        (select :changes.id::bigint[]), (select :changes.version::bigint[]), (select :changes.set_display_name::boolean[]),
+        (select :changes.display_name::text[]), (select :changes.is_active::boolean[])
     ) as change (id, version, set_display_name, display_name, is_active)
     join users on users.id = change.id
     order by change.id

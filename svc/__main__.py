@@ -18,11 +18,11 @@ from typing import NoReturn
 import msgspec
 
 from svc.app import build_resources, create_app
+from svc.check.wiring import WiringError
 from svc.config import VARIABLES, Config, ConfigError, load
 from svc.database_url import DatabaseUrl
 from svc.embedded import EmbeddedError, EmbeddedServer
 from svc.http.resource import CommandError, Outline, Resource, read_positive
-from svc.http.wiring import WiringError
 from svc.migrations import MigrationError, migrate, read_status, rollback
 from svc.postgres.errors import DRIVER_ERRORS, DatabaseError
 from svc.postgres.statements import QueryError

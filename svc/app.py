@@ -5,6 +5,7 @@ from pkgutil import resolve_name
 
 from starlette.types import ASGIApp
 
+from svc.check.wiring import check_wiring
 from svc.config import Config
 from svc.http.application import make_app
 from svc.http.resource import Build, Resource, Service
@@ -30,4 +31,6 @@ def build_resources(service: Service) -> list[Resource]:
 def create_app(config: Config) -> ASGIApp:
     """Return the ASGI app. Raises QueryError and WiringError."""
     service = Service(config)
-    return make_app(service, build_resources(service))
+    resources = build_resources(service)
+    check_wiring(resources)
+    return make_app(service, resources)

@@ -21,11 +21,11 @@ from svc.check.scratch import ScratchConnection, connect
 from svc.check.source import check_source, is_checkout
 from svc.check.trials import Experiment
 from svc.check.types import split_secret
+from svc.check.wiring import Mistake, find_mistakes
 from svc.config import Config
 from svc.database_url import DatabaseUrl
 from svc.embedded import EmbeddedServer
 from svc.http.resource import MACHINERY, Resource, collect_queries
-from svc.http.wiring import Mistake, find_mistakes
 from svc.migrations import migrate, read_files
 from svc.postgres.catalog import CatalogQueries
 from svc.postgres.mapping import find_struct, is_struct

@@ -20,9 +20,7 @@ from svc.http.middleware import ErrorHandler, RequestMiddleware
 from svc.http.operations import Endpoint, Operation, not_found
 from svc.http.protocol import ReceiveLimits
 from svc.http.resource import MACHINERY, Resource, Service, collect_constraints, collect_queries
-from svc.http.wiring import WiringError, find_mistakes
 from svc.postgres.errors import describe_error
-from svc.postgres.proven import Proven, read_written
 
 GC_THRESHOLD = 20_000
 """Objects between two runs of the collector, which by default looks for cycles each 700."""
@@ -37,15 +35,12 @@ SWITCH_INTERVAL = 0.001
 beside a thousand long addresses took 26 ms (p99), with this one 9."""
 
 
-def make_app(service: Service, resources: Sequence[Resource], proven: Proven | None = None) -> ASGIApp:
+def make_app(service: Service, resources: Sequence[Resource]) -> ASGIApp:
     """Return the app. It opens nothing: the lifespan does, and goes on where the database is down.
 
-    `proven` are the facts of the queries, out of queries/proven.json unless they are given. Raises
-    QueryError where the SQL and its signatures disagree, WiringError for what was forgotten.
+    Raises QueryError where the SQL and its signatures disagree.
     """
     config, resources = service.config, [MACHINERY, *resources]
-    if mistakes := find_mistakes(resources, read_written().queries if proven is None else proven):
-        raise WiringError(mistakes)
     configure_logging()
     queries = collect_queries(resources)
     service.database.pairs = [pair for each in queries for pair in each.pairs()]
@@ -122,8 +117,8 @@ def make_fast_path(
     config = service.config
     hosts = read_hosts(config.allowed_hosts)
     return FastPath(
-        operations, authenticator, errors, log_requests=config.log_requests, hosts=hosts,
-        proxies=config.trusted_proxies, cors=bool(config.allowed_origins),
+        operations, authenticator, errors, log_requests=config.log_requests, max_body=config.max_body,
+        hosts=hosts, proxies=config.trusted_proxies, cors=bool(config.allowed_origins),
     )  # fmt: skip
 
 

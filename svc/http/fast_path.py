@@ -1,4 +1,4 @@
-"""Short cuts: the plainest GET of one row, answered by the protocol itself.
+"""Short cuts: plain reads and small changes, answered by the protocol itself.
 
 No parser, no ASGI, no task, no future. What is not just that form, byte by byte, goes to uvicorn's code
 unread and unchanged; either way the answer is the same. docs/fast-path.md tells how it works, what
@@ -8,10 +8,10 @@ it guarantees and what it gives up.
 import asyncio
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, structs
 from starlette.responses import Response
 
 from svc.config import Networks
@@ -33,10 +33,12 @@ LONGEST_HEAD = 2048
 """Bytes of a request on the fast path: less than the least SVC_MAX_HEAD."""
 
 UNSUPPORTED_HEADERS = frozenset(
-    b"""content-length transfer-encoding expect te trailer proxy-connection keep-alive if-match if-none-match
-    if-modified-since if-unmodified-since if-range range prefer""".split()
+    b"""transfer-encoding content-encoding expect te trailer proxy-connection keep-alive if-match
+    if-none-match if-modified-since if-unmodified-since if-range range prefer idempotency-key""".split()
 )
 """Headers that change the answer, or what comes after it."""
+
+LENGTH = re.compile(rb"[1-9][0-9]{0,3}")
 
 CONNECTION_OPTIONS = frozenset([b"keep-alive", b"close", b"upgrade", b"http2-settings"])
 """What Connection may say: nothing is upgraded here (RFC 9110, 7.8), so an offer changes nothing."""
@@ -56,11 +58,14 @@ VARYING_READ = b"x-request-id", b"x-forwarded-for"
 class RequestHead(Struct, frozen=True, gc=False):
     """The headers of a plain request: whose it is, how its answer ends, its id where the client gave one.
 
-    `forwarded` are the lines of X-Forwarded-For.
+    `length` is that of a body, 0 for none, and `media_type` its type. `forwarded` are the lines of
+    X-Forwarded-For.
     """
 
     token: bytes
     ending: bytes
+    length: int = 0
+    media_type: str = ""
     request_id: bytes | None = None
     forwarded: tuple[bytes, ...] = ()
 
@@ -75,6 +80,7 @@ class ScopedRoute(Struct, frozen=True, gc=False):
 class PendingRequest(Struct, gc=False):
     """A request that waits for its row: what it asks, and how; its id, its target, when it came."""
 
+    method: bytes
     key: Any
     route: FastRoute[Any, Any]
     request_id: bytes
@@ -85,11 +91,13 @@ class PendingRequest(Struct, gc=False):
     forwarded: tuple[bytes, ...]
 
 
+NO_ROUTES: Mapping[bytes, ScopedRoute] = {}
+
 NOTHING_NOTED: tuple[float, None] = 0.0, None
 
 
 class FastPath:
-    """The fast routes of an app's operations, by what a request begins with: `GET /users/`, `GET /users?`.
+    """The fast routes of an app's operations, by the method, and by the path up to an id or to a query.
 
     The authenticator tells without waiting whether a token may do what a scope names.
     """
@@ -103,6 +111,7 @@ class FastPath:
         errors: ErrorHandler,
         *,
         log_requests: bool,
+        max_body: int = LONGEST_HEAD,
         hosts: frozenset[bytes] = frozenset(),
         proxies: Networks = NO_PROXIES,
         cors: bool = False,
@@ -111,14 +120,16 @@ class FastPath:
         self._unsupported = UNSUPPORTED_HEADERS | {b"origin"} if cors else UNSUPPORTED_HEADERS
         self.vary = b"vary: Origin\r\n" if cors else b""
         self.proxies = proxies
-        self._by_id: dict[bytes, ScopedRoute] = {}
-        self._by_query: dict[bytes, ScopedRoute] = {}
+        self._max_body = max_body
+        self._by_id: dict[bytes, dict[bytes, ScopedRoute]] = {}
+        self._by_query: dict[bytes, dict[bytes, ScopedRoute]] = {}
         for operation in operations:
             if operation.fast:
                 folder, _, end = operation.path.rpartition("/")
                 routes = self._by_id if end == "{id}" else self._by_query
                 path = folder if end == "{id}" else operation.path
-                routes[path.encode()] = ScopedRoute(operation.fast, operation.scope)
+                route = ScopedRoute(operation.fast, operation.scope)
+                routes.setdefault(operation.method.encode(), {})[path.encode()] = route
         self._allows = authenticator.allows if authenticator else allows_nobody
         self._authenticator = authenticator
         self.errors = errors
@@ -133,24 +144,37 @@ class FastPath:
     def match(self, data: bytes) -> PendingRequest | None:
         """Return what a plain request asks; None for any other."""
         parts = data.split(b" ", 2)
-        if len(parts) < 3 or parts[0] != b"GET" or len(data) > LONGEST_HEAD:
+        if len(parts) < 3 or len(data) > LONGEST_HEAD:
             return None
-        _, target, rest = parts
+        method, target, rest = parts
         folder, _, end = target.rpartition(b"/")
-        found = self._by_id.get(folder)
+        found = self._by_id.get(method, NO_ROUTES).get(folder)
         if found is None:
             path, _, end = target.partition(b"?")
-            found = self._by_query.get(path)
-        if found is None or (key := found.route.parse(end)) is None:
+            found = self._by_query.get(method, NO_ROUTES).get(path)
+        if found is None:
             return None
+        given = [end]
+        if found.route.media_types:
+            size = rest.find(b"\r\n\r\n") + 4
+            given.append(rest[size:])
+            rest = rest[:size]
         head = self._heads.get(rest) or self._read_head(rest)
         if head is None or (found.scope and not self._allows(head.token, found.scope)):
+            return None
+        if (head.length or len(given) > 1) and not self._fits(head, found.route, *given):
+            return None
+        if (key := found.route.parse(*given)) is None:
             return None
         request_id = head.request_id or make_request_id()
         started, key_id = self._note(head, found) if self.log_requests else NOTHING_NOTED
         return PendingRequest(
-            key, found.route, request_id, target, started, head.ending, key_id, head.forwarded
+            method, key, found.route, request_id, target, started, head.ending, key_id, head.forwarded
         )
+
+    def _fits(self, head: RequestHead, route: FastRoute[Any, Any], end: bytes, body: bytes = b"") -> bool:
+        """Return whether the body is there as a whole, and is one that the route takes."""
+        return 0 < head.length == len(body) <= self._max_body and head.media_type in route.media_types
 
     def _note(self, head: RequestHead, found: ScopedRoute) -> tuple[float, int | None]:
         """Return what the log will want to know: when a request came, and with which key."""
@@ -191,9 +215,9 @@ def vary_head(head: RequestHead, varying: list[tuple[bytes, bytes]]) -> RequestH
     """Return a head with what differs each time; None for an id that is not plain, or for several."""
     ids, forwarded = ([value for each, value in varying if each.lower() == name] for name in VARYING_READ)
     request_id = parse_request_id(ids[0]) if len(ids) == 1 else None
-    return (
-        None if ids and not request_id else RequestHead(head.token, head.ending, request_id, tuple(forwarded))
-    )
+    if ids and not request_id:
+        return None
+    return structs.replace(head, request_id=request_id, forwarded=tuple(forwarded))
 
 
 def read_headers(
@@ -212,7 +236,24 @@ def read_headers(
             options |= {option.strip() for option in value.lower().split(b",")}
         if name == b"authorization" and (token or not (token := parse_bearer(value) or b"")):
             return None
-    return RequestHead(token, find_ending(options, version)) if options <= CONNECTION_OPTIONS else None
+    length = read_length([value for name, value in headers if name == b"content-length"])
+    plain = options <= CONNECTION_OPTIONS and not (length and b"upgrade" in options)
+    if not plain or length is None:
+        return None
+    return RequestHead(token, find_ending(options, version), length, find_media_type(headers))
+
+
+def read_length(values: list[bytes]) -> int | None:
+    """Return the length of a body, 0 where none is said; None for what is not plain."""
+    if not values:
+        return 0
+    return int(values[0]) if len(values) == 1 and LENGTH.fullmatch(values[0]) else None
+
+
+def find_media_type(headers: list[tuple[bytes, bytes]]) -> str:
+    """Return the type that is said first, as `check_media_type` reads it."""
+    value = next((value for name, value in headers if name == b"content-type"), b"")
+    return value.decode().partition(";")[0].strip().lower()
 
 
 def find_ending(options: set[bytes], version: str) -> bytes:
@@ -276,7 +317,12 @@ class FastProtocol(GuardedProtocol):
         if self._fast_path.log_requests:
             path = pending.target.partition(b"?")[0].decode()
             client = find_client(self.client, pending.forwarded, self._fast_path.proxies)
-            scope = {"method": "GET", "path": path, "client": client, "key_id": pending.key_id}
+            scope = {
+                "method": pending.method.decode(),
+                "path": path,
+                "client": client,
+                "key_id": pending.key_id,
+            }
             log_request(
                 scope, pending.request_id, response.status_code, time.perf_counter() - pending.started
             )

@@ -20,17 +20,19 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 class FastRoute(Struct, Generic[K, R], frozen=True):
-    """How a plain GET is answered without a handler: see svc/http/fast_path.py.
+    """How a plain request is answered without a handler: see svc/http/fast_path.py.
 
     `parse` makes the key that is asked for out of the id that ends the path, or out of the query where no id
-    does; None leaves the request to the handler. `submit` has its second argument called once with the row,
+    does; None leaves the request to the handler. Where a body comes, of one of the `media_types`, it is given
+    the body as well. `submit` has its second argument called once with the row,
     None, or the error, or raises it; `answer` makes the response that the handler would make, or raises the
     Problem.
     """
 
-    parse: Callable[[bytes], K | None]
+    parse: Callable[..., K | None]
     submit: Callable[[K, Callable[[R | None, Exception | None], None]], None]
     answer: Callable[[K, R | None], Response]
+    media_types: Sequence[str] = ()
 
 
 class Operation(Struct, frozen=True):

@@ -89,6 +89,14 @@ def parse_body(body: bytes, type_: type[S], *, in_full: bool = True) -> S:
         raise Problem(400, f"Expected JSON in UTF-8{found}", code="malformed") from None
 
 
+def parse_plain_body(body: bytes, type_: type[S]) -> S | None:
+    """Return JSON as a struct, or None: `parse_body` says what is wrong with it."""
+    try:
+        return cast("S", decoder(type_).decode(body))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
 async def receive_body(request: Request, limit: int) -> bytes:
     """Return the whole body, not one chunk more than `limit` bytes of it. Raises Problem 413."""
     too_large = Problem(413, f"A body may have {limit} bytes", headers={"Connection": "close"})

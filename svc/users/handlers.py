@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 from msgspec import UNSET, Raw, Struct, UnsetType
 from starlette.requests import Request
@@ -12,7 +12,15 @@ from svc.accounts.passwords import Passwords
 from svc.http.answers import answer_changed, answer_created, answer_deleted, answer_found
 from svc.http.headers import IdempotencyKey, format_etag, read_idempotency_key, read_if_match
 from svc.http.operations import FastRoute, Operation
-from svc.http.parsing import MERGE_PATCH_TYPES, invalid_body, parse_id, read_body, read_id, read_query
+from svc.http.parsing import (
+    MERGE_PATCH_TYPES,
+    invalid_body,
+    parse_id,
+    parse_plain_body,
+    read_body,
+    read_id,
+    read_query,
+)
 from svc.http.problems import Problem, not_changed
 from svc.http.resource import Resource, Service
 from svc.postgres.batching import Ids, ReadBatcher, WriteBatcher, batch_by_id
@@ -112,6 +120,7 @@ class Users:
             change_one=lambda change: update_alone(queries, change),
             change_many=lambda changes: update_together(queries, changes),
         )
+        self.submit_change = self._changes.submit
 
     async def create(self, request: Request) -> Response:
         """Register a user: 201 and where it is; the same again for a retry with the same Idempotency-Key."""
@@ -199,6 +208,20 @@ class Users:
         return partial(self._queries.get_user, id=id_, with_profile=False)
 
 
+def read_change(id_: bytes, body: bytes) -> UserChange | None:
+    """Return a small change of any version; None for what the handler must look at."""
+    number, fields = parse_id(id_), parse_plain_body(body, UpdateUser)
+    if number is None or fields is None or fields == NO_CHANGE:
+        return None
+    change = UserChange(number, None, fields)
+    return change if change.is_small else None
+
+
+def answer_change(_: UserChange, user: StoredUser | None) -> Response:
+    """Return a user after its change. Raises Problem 404 where it is not there."""
+    return answer_found(user, "user", show=show_user)
+
+
 async def update_alone(users: UserQueries, change: UserChange, *, waits: bool = True) -> StoredUser | None:
     """Make one change with its own statement, which waits where the row is locked, or leaves it alone."""
     return await users.update_user(
@@ -238,30 +261,18 @@ def build(service: Service) -> Resource:
     """Return the resource of single users."""
     users = Users(service.bind(UserQueries), service.share(Passwords), service.limits)
     fast = FastRoute(parse_id, users.by_id.submit, lambda _, user: answer_found(user, "user", show=show_user))
-    anyone = service.config.open_registration
-    one = "/users/{id}"
+    change = FastRoute(read_change, users.submit_change, answer_change, MERGE_PATCH_TYPES)
+    one, kept, anyone = "/users/{id}", (409, 412), service.config.open_registration
+    changed: dict[int, Any] = {200: User, 204: None}
     return Resource(
         operations=[
             Operation("GET", one, users.get, {200: User, 304: None}, READ, query=GetUser, fast=fast),
             Operation(
-                "PATCH",
-                one,
-                users.update,
-                {200: User, 204: None},
-                WRITE,
-                body=UpdateUser,
-                problems=(409, 412),
+                "PATCH", one, users.update, changed, WRITE, body=UpdateUser, problems=kept, fast=change
             ),
-            Operation("DELETE", one, users.delete, {204: None}, WRITE, problems=(409, 412)),
+            Operation("DELETE", one, users.delete, {204: None}, WRITE, problems=kept),
             Operation(
-                "POST",
-                "/users",
-                users.create,
-                {201: User},
-                WRITE,
-                open=anyone,
-                body=CreateUser,
-                problems=(409,),
+                "POST", "/users", users.create, {201: User}, WRITE, anyone, body=CreateUser, problems=(409,)
             ),
         ],
         queries=[UserQueries],

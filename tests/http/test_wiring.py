@@ -13,13 +13,12 @@ from svc.app import build_resources
 from svc.check.command import check, describe_mistake, prove_all
 from svc.check.findings import Finding
 from svc.check.scratch import connect
+from svc.check.wiring import WiringError, check_wiring, find_mistakes
 from svc.config import Config
-from svc.http.application import make_app
 from svc.http.operations import Operation
 from svc.http.problems import OURS
 from svc.http.resource import MACHINERY
 from svc.http.resource import Service as Parts
-from svc.http.wiring import WiringError, find_mistakes
 from svc.postgres.proven import Proven, read_written
 from tests.support import skip_before_18
 from tests.support.logs import forget_handlers
@@ -64,7 +63,7 @@ class Start:
         """
         resources, facts = [*self.product, self.things], {**read_written().queries, **proven}
         try:
-            make_app(self._parts, resources, facts)
+            check_wiring(resources, facts)
             lines = []
         except WiringError as error:
             lines = str(error).split("\n")
@@ -143,7 +142,7 @@ def test_a_module_of_a_resource_that_no_line_brings_in_is_named(
     folder.mkdir(parents=True)
     (folder / "forgotten.py").touch()
     (tmp_path / "svc" / "at_the_top.py").touch()
-    monkeypatch.setattr("svc.http.wiring.PACKAGE", tmp_path / "svc")
+    monkeypatch.setattr("svc.check.wiring.PACKAGE", tmp_path / "svc")
     expected = f"svc.{room}.inner.forgotten: expected a line in RESOURCES of svc/app.py, found none"
     assert start.find_lines() == ([f"forgotten.py:1 {expected}"] if is_named else [])
 

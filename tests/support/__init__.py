@@ -23,6 +23,7 @@ from starlette.types import ASGIApp
 from svc.accounts.keys import ApiKeyQueries, create_key
 from svc.app import build_resources
 from svc.check.catalog import ANALYSIS
+from svc.check.wiring import check_wiring
 from svc.config import Config
 from svc.database_url import DatabaseUrl
 from svc.health import Health
@@ -71,7 +72,8 @@ def make_app_with(config: Config, more: Sequence[resource.Build], proven: Proven
     """Return the app, with more resources and what is proven of their queries."""
     parts = resource.Service(config)
     resources = [*build_resources(parts), *(build(parts) for build in more)]
-    return make_app(parts, resources, {**read_written().queries, **proven})
+    check_wiring(resources, {**read_written().queries, **proven})
+    return make_app(parts, resources)
 
 
 def problem_of(error: Exception) -> Problem | None:

@@ -20,8 +20,8 @@ from svc.http.resource import Build
 from tests.support import SCOPES, Service, make_config, make_key, things
 from tests.support.waiting import DEADLINE, wait_for
 
-VARYING = re.compile(rb"(?<=\r\ndate: )[^\r]+|" + PROCESS + rb"-[0-9a-f]+")
-"""What differs between two answers that are the same: the date, and an id that the service made."""
+VARYING = re.compile(rb"(?<=\r\ndate: )[^\r]+|(?<=\r\netag: )[^\r]+|" + PROCESS + rb"-[0-9a-f]+")
+"""What differs between two answers that are the same: the date, the version, and an id that the service made."""
 
 
 def normalise(answers: bytes) -> bytes:
@@ -153,6 +153,12 @@ def make(start: str, *lines: str) -> bytes:
 def get(path: str, *lines: str) -> bytes:
     """A GET with these headers."""
     return make(f"GET {path} HTTP/1.1", *lines)
+
+
+def send_json(start: str, body: str, *lines: str, kind: str = "application/json") -> bytes:
+    """A request with a body, which is JSON unless another `kind` is said."""
+    data = body.encode()
+    return make(f"{start} HTTP/1.1", f"Content-Type: {kind}", f"Content-Length: {len(data)}", *lines) + data
 
 
 LAST = get("/health/live", "Connection: close")

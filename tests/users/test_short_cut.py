@@ -26,6 +26,7 @@ from tests.support.raw import (
     get,
     make,
     normalise,
+    send_json,
     serve,
     status_of,
     statuses,
@@ -186,6 +187,87 @@ def test_keys_without_the_scope_go_the_long_way(both: Both) -> None:
     assert (status_of(answer), count) == (403, 0)
 
 
+PLAIN_CHANGES = [
+    '{"display_name": null}',
+    '{"is_active": true}',
+    '  {"display_name":null,\r\n"is_active":true }\t',
+    '{"display_name": null, "display_name": null}',
+    '{"\\u0069s_active": true}',
+]
+
+
+@pytest.mark.parametrize("body", PLAIN_CHANGES)
+@pytest.mark.parametrize(
+    "kind", ["application/json", "application/merge-patch+json", "Application/JSON ; charset=x"]
+)
+def test_small_changes_take_the_short_cut(both: Both, body: str, kind: str) -> None:
+    for path, status in (("/users/2", 200), ("/users/77", 404), (f"/users/{2**63 - 1}", 404)):
+        answer, count = both.compare(send_json(f"PATCH {path}", body, both.ground.bearer, kind=kind))
+        assert (status_of(answer), count) == (status, 1)
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_small_changes_of_all_clients_take_the_short_cut(both: Both, client: str) -> None:
+    data = send_json("PATCH /users/2", PLAIN_CHANGES[0], *CLIENTS[client], both.ground.bearer)
+    answer, count = both.compare(data)
+    upgrades = any(
+        line.startswith("Upgrade:") for line in CLIENTS[client]
+    )  # no request with a body may ask for it
+    assert (status_of(answer), count) == ((400, 0) if upgrades else (200, 1))
+
+
+UNPLAIN_CHANGES = [  # path, body, lines, status
+    ("/users/2", "{}", [], 204),
+    ("/users/2", '{"email": "2@example.com"}', [], 200),
+    ("/users/2", '{"profile": {}}', [], 200),
+    ("/users/2", '{"display_name": "\u0000"}', [], 400),
+    ("/users/2", '{"display_name": 5, "colour": "red"}', [], 422),
+    ("/users/2", '{"display_name": null', [], 400),
+    ("/users/2", '{"display_name": "\\ud800"}', [], 400),
+    ("/users/2", "[" * 1500, [], 400),
+    ("/users/2", "\ufeff" + PLAIN_CHANGES[0], [], 200),
+    ("/users/2", PLAIN_CHANGES[0] + " " * 2000, [], 200),
+    ("/users/02", PLAIN_CHANGES[0], [], 404),
+    ("/users/2?x=1", PLAIN_CHANGES[0], [], 200),
+    ("/users/2/", PLAIN_CHANGES[0], [], 404),
+    ("/users/2", PLAIN_CHANGES[0], ['If-Match: "99999"'], 412),
+    ("/users/2", PLAIN_CHANGES[0], ["If-None-Match: *"], 412),
+    ("/users/2", PLAIN_CHANGES[0], ["Content-Encoding: gzip"], 415),
+    ("/users/2", PLAIN_CHANGES[0], ["Content-Length: 22"], 400),
+    ("/users/2", PLAIN_CHANGES[0], ["Transfer-Encoding: chunked"], 400),
+    ("/users/2", PLAIN_CHANGES[0], ["Host: y"], 400),
+]
+
+
+@pytest.mark.parametrize(("path", "body", "lines", "status"), UNPLAIN_CHANGES)
+def test_other_changes_go_the_long_way(
+    both: Both, path: str, body: str, lines: list[str], status: int
+) -> None:
+    answer, count = both.compare(send_json(f"PATCH {path}", body, both.ground.bearer, *lines))
+    assert (status_of(answer), count) == (status, 0)
+
+
+def test_changes_of_another_type_or_with_another_key_go_the_long_way(both: Both) -> None:
+    data = send_json("PATCH /users/2", PLAIN_CHANGES[0], both.ground.bearer, kind="text/plain")
+    assert (status_of(both.compare(data)[0]), both.compare(data)[1]) == (415, 0)
+    for line, status in (("", 401), ("Authorization: Bearer bl_unknown", 401)):
+        data = send_json("PATCH /users/2", PLAIN_CHANGES[0], *filter(None, [line]))
+        answer, count = both.compare(data)
+        assert (status_of(answer), count) == (status, 0)
+    data = send_json("GET /users/2", PLAIN_CHANGES[0], both.ground.bearer)
+    assert both.compare(data)[1] == 0
+
+
+def test_a_change_whose_body_comes_later_goes_the_long_way(both: Both) -> None:
+    both.warm()
+    data, before = send_json("PATCH /users/2", PLAIN_CHANGES[0], both.ground.bearer), both.taken.count
+    with Wire(both.hot) as wire:
+        for place in range(1, len(data)):
+            wire.send(data[:place], data[place:])
+            assert status_of(wire.read()) == 200
+    assert both.taken.count - before < len(data) / 2  # but for those that the network has joined
+
+
 def test_two_requests_may_be_cut_anywhere(both: Both) -> None:
     both.warm()
     pair = get("/users/1", both.ground.bearer) + get("/users/77", both.ground.bearer)
@@ -221,6 +303,12 @@ class Said(NamedTuple):
         plain = get(f"/users/{self.id}", bearer, *self.client, *([self.name] if self.name else []))
         if self.kind == "plain":
             return plain
+        if self.kind == "change":
+            body = PLAIN_CHANGES[self.place % len(PLAIN_CHANGES)]
+            return send_json(f"PATCH /users/{self.id}", body, bearer, *self.client)
+        if self.kind == "odd change":
+            path, body, lines, _ = UNPLAIN_CHANGES[self.place % len(UNPLAIN_CHANGES)]
+            return send_json(f"PATCH {path}", body, bearer, *self.client, *lines)
         if self.kind == "page":
             return get(f"/users?limit={self.id}&sort=-id", bearer, *self.client)
         if self.kind == "unplain":
@@ -232,7 +320,9 @@ class Said(NamedTuple):
 
 SAID = st.builds(
     Said,
-    kind=st.sampled_from(["plain"] * 12 + ["page"] * 3 + ["unplain", "changed", "longer"]),
+    kind=st.sampled_from(
+        ["plain"] * 12 + ["page"] * 3 + ["change"] * 6 + ["odd change"] + ["unplain", "changed", "longer"]
+    ),
     id=st.sampled_from([1, 1, 2, 3, 9, 77]),
     client=st.sampled_from(list(CLIENTS.values())),
     name=st.sampled_from(["", "", "X-Request-Id: mine", "x-request-id:a/1:2"]),

@@ -14,8 +14,8 @@ from msgspec import Struct
 
 from svc.config import PACKAGE
 from svc.http.operations import Operation
-from svc.http.resource import Resource, collect_constraints, collect_queries, collect_scopes
-from svc.postgres.proven import Proven
+from svc.http.resource import MACHINERY, Resource, collect_constraints, collect_queries, collect_scopes
+from svc.postgres.proven import Proven, read_written
 from svc.postgres.queries import Queries
 
 MACHINERY_PACKAGES = frozenset(["http", "postgres", "check"])
@@ -40,6 +40,16 @@ class WiringError(Exception):
 
     def __init__(self, mistakes: Sequence[Mistake]) -> None:
         super().__init__("\n".join(map(str, mistakes)))
+
+
+def check_wiring(resources: Sequence[Resource], proven: Proven | None = None) -> None:
+    """Check that nothing was forgotten. Raises WiringError.
+
+    `proven` are the facts of the queries, out of queries/proven.json unless they are given.
+    """
+    facts = read_written().queries if proven is None else proven
+    if mistakes := find_mistakes([MACHINERY, *resources], facts):
+        raise WiringError(mistakes)
 
 
 def find_mistakes(resources: Sequence[Resource], proven: Proven | None) -> list[Mistake]:
