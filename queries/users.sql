@@ -43,6 +43,20 @@ values (:new.email, :hashed_password, :new.display_name, coalesce(:new.profile::
 {insert_new}
 returning {row_without_profile};
 
+-- name: create_users :many
+-- Several new users, those whose email is free: one statement, one commit. It waits no longer than a moment where somebody
+-- else is about to commit one of these emails, and fails then; in the order of emails, so that two of these never wait for
+-- each other.
+insert into users (email, hashed_password, display_name)
+select new.email, new.hashed_password, new.display_name
+from (select set_config('lock_timeout', '50ms', true) as timeout) as patience
+join unnest(
+    (select :new.email::text[]), (select :new.hashed_password::text[]), (select :new.display_name::text[])
+) as new (email, hashed_password, display_name) on patience.timeout is not null
+order by new.email
+on conflict (email) do nothing
+returning {row_without_profile};
+
 -- name: create_user_once :one
 -- @secret: key_hash: what is forgotten is found by it, oldest or not, and nobody is told what it was
 -- A new user, unless the email is taken, and with it, in the same statement, what a retry of this request is

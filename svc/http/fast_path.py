@@ -154,17 +154,16 @@ class FastPath:
             found = self._by_query.get(method, NO_ROUTES).get(path)
         if found is None:
             return None
-        given = [end]
+        body = None
         if found.route.media_types:
             size = rest.find(b"\r\n\r\n") + 4
-            given.append(rest[size:])
-            rest = rest[:size]
+            body, rest = rest[size:], rest[:size]
         head = self._heads.get(rest) or self._read_head(rest)
         if head is None or (found.scope and not self._allows(head.token, found.scope)):
             return None
-        if (head.length or len(given) > 1) and not self._fits(head, found.route, *given):
-            return None
-        if (key := found.route.parse(*given)) is None:
+        plain = body is None and not head.length
+        key = found.route.parse(end) if plain else self._parse_body(found.route, head, end, body)
+        if key is None:
             return None
         request_id = head.request_id or make_request_id()
         started, key_id = self._note(head, found) if self.log_requests else NOTHING_NOTED
@@ -172,9 +171,15 @@ class FastPath:
             method, key, found.route, request_id, target, started, head.ending, key_id, head.forwarded
         )
 
-    def _fits(self, head: RequestHead, route: FastRoute[Any, Any], end: bytes, body: bytes = b"") -> bool:
-        """Return whether the body is there as a whole, and is one that the route takes."""
-        return 0 < head.length == len(body) <= self._max_body and head.media_type in route.media_types
+    def _parse_body(
+        self, route: FastRoute[Any, Any], head: RequestHead, end: bytes, body: bytes | None
+    ) -> object:
+        """Return what a request with a body asks, if that is whole and of a type that the route takes."""
+        if not body or not head.length == len(body) <= self._max_body:
+            return None
+        if head.media_type not in route.media_types or not self._authenticator:
+            return None
+        return route.parse(end, body, self._authenticator.find_id(head.token))
 
     def _note(self, head: RequestHead, found: ScopedRoute) -> tuple[float, int | None]:
         """Return what the log will want to know: when a request came, and with which key."""

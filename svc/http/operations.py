@@ -24,9 +24,9 @@ class FastRoute(Struct, Generic[K, R], frozen=True):
 
     `parse` makes the key that is asked for out of the id that ends the path, or out of the query where no id
     does; None leaves the request to the handler. Where a body comes, of one of the `media_types`, it is given
-    the body as well. `submit` has its second argument called once with the row,
-    None, or the error, or raises it; `answer` makes the response that the handler would make, or raises the
-    Problem.
+    the body as well, and the id of the key that the request came with. `submit` has its second argument
+    called once with the row, None, or the error, or raises it; `answer` makes the response that the handler
+    would make, or raises the Problem.
     """
 
     parse: Callable[..., K | None]

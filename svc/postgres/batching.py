@@ -17,7 +17,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from operator import attrgetter
-from typing import Generic, Protocol, Self, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 from svc.postgres.errors import OverloadedError, UnavailableError
 from svc.postgres.queueing import MAX_BATCH_SIZE, BoundedQueue, K, Limits, R, Waiter, queue_each
@@ -185,21 +185,14 @@ def batch_by_id(limits: Limits, fetch_one: FetchById[R], fetch_many: FetchByIds[
     return ReadBatcher(limits, lambda id_: fetch_one(id=id_), lambda ids: fetch_many(ids=Ids.of(ids)))
 
 
-class Change(Protocol):
-    """What a WriteBatcher is asked for, and what it gives: it has the id of a row."""
-
-    @property
-    def id(self) -> int:
-        """The row's."""
-        ...
-
-
-C = TypeVar("C", bound=Change)
-S = TypeVar("S", bound=Change)
+C = TypeVar("C")
+S = TypeVar("S")
 
 
 class WriteBatcher(Batcher[C, S]):
     """Changes of single rows. A batch has each row once: a second change of it waits for the next batch.
+
+    `find_key` tells which row a change is of, and which row came back.
 
     `change_many` makes changes in one statement, one commit, waits for no lock, and gives the rows that it
     changed. What it left alone, a locked row or one that is not there, is tried with `change_one`, which
@@ -211,24 +204,27 @@ class WriteBatcher(Batcher[C, S]):
         limits: Limits,
         change_one: FetchOne[C, S],
         change_many: Callable[[list[C]], Awaitable[list[S]]],
+        find_key: Callable[[Any], object] = attrgetter("id"),
     ) -> None:
         super().__init__(limits, change_one)
         self._change_many = change_many
+        self._find_key = find_key
 
     async def _run_batch(self, batch: Sequence[Waiter[C, S]]) -> None:
-        rows = {row.id: row for row in await self._change_many([waiter.key for waiter in batch])}
-        self._fall_back(waiter for waiter in batch if waiter.key.id not in rows)
+        changed = await self._change_many([waiter.key for waiter in batch])
+        rows = {self._find_key(row): row for row in changed}
+        self._fall_back(waiter for waiter in batch if self._find_key(waiter.key) not in rows)
         for waiter in batch:
-            if row := rows.get(waiter.key.id):
+            if row := rows.get(self._find_key(waiter.key)):
                 waiter.resolve(row)
 
     def _take(self, waiting: deque[Waiter[C, S]]) -> Sequence[Waiter[C, S]]:
-        batch: dict[int, Waiter[C, S]] = {}
+        batch: dict[object, Waiter[C, S]] = {}
         later: list[Waiter[C, S]] = []
         size = self._choose_size(len(waiting))
         while waiting and len(batch) < size:
             waiter = waiting.popleft()
-            if batch.setdefault(waiter.key.id, waiter) is not waiter:
+            if batch.setdefault(self._find_key(waiter.key), waiter) is not waiter:
                 later.append(waiter)
         waiting.extendleft(reversed(later))
         return list(batch.values())

@@ -1,8 +1,10 @@
 """Single users: POST /users and /users/{id}."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any, Protocol, Self
+from operator import attrgetter
+from typing import Any, Protocol, Self, cast
 
 from msgspec import UNSET, Raw, Struct, UnsetType
 from starlette.requests import Request
@@ -13,6 +15,7 @@ from svc.http.answers import answer_changed, answer_created, answer_deleted, ans
 from svc.http.headers import IdempotencyKey, format_etag, read_idempotency_key, read_if_match
 from svc.http.operations import FastRoute, Operation
 from svc.http.parsing import (
+    JSON_TYPES,
     MERGE_PATCH_TYPES,
     invalid_body,
     parse_id,
@@ -24,9 +27,9 @@ from svc.http.parsing import (
 from svc.http.problems import Problem, not_changed
 from svc.http.resource import Resource, Service
 from svc.postgres.batching import Ids, ReadBatcher, WriteBatcher, batch_by_id
-from svc.postgres.errors import ConstraintError
+from svc.postgres.errors import ConflictError, ConstraintError
 from svc.postgres.queries import Queries
-from svc.postgres.queueing import Limits
+from svc.postgres.queueing import Callback, Limits
 from svc.postgres.secret import Secret
 from svc.users.constraints import CONSTRAINTS, EMAIL_TAKEN
 from svc.users.rows import StoredUser
@@ -77,6 +80,22 @@ class SmallChange(Struct, frozen=True, kw_only=True):
 NO_CHANGE = UpdateUser()
 
 
+class NewUser(Struct, frozen=True):
+    """A new user as it leaves in a batch, and what was sent of it."""
+
+    email: str
+    hashed_password: str
+    display_name: str | None
+    sent: CreateUser
+
+
+class Registration(Struct, frozen=True):
+    """A new user without anything that takes a statement of its own, and the key that it came with."""
+
+    new: CreateUser
+    owner: int | None
+
+
 class FirstAnswer(Struct, frozen=True):
     """What the first request was answered."""
 
@@ -92,6 +111,7 @@ class UserQueries(Queries, Protocol, file="users.sql"):
     """queries/users.sql"""
 
     async def create_user(self, *, new: CreateUser, hashed_password: str) -> StoredUser: ...
+    async def create_users(self, *, new: list[NewUser]) -> list[StoredUser]: ...
     async def create_user_once(
         self, *, new: CreateUser, hashed_password: str, key: IdempotencyKey
     ) -> StoredUser | None: ...
@@ -121,6 +141,13 @@ class Users:
             change_many=lambda changes: update_together(queries, changes),
         )
         self.submit_change = self._changes.submit
+        self._creations = WriteBatcher[NewUser, StoredUser](
+            limits,
+            change_one=lambda new: queries.create_user(new=new.sent, hashed_password=new.hashed_password),
+            change_many=lambda new: create_together(queries, new),
+            find_key=attrgetter("email"),
+        )
+        self._tasks: set[asyncio.Task[StoredUser | None]] = set()
 
     async def create(self, request: Request) -> Response:
         """Register a user: 201 and where it is; the same again for a retry with the same Idempotency-Key."""
@@ -132,11 +159,23 @@ class Users:
         body: list[object] = [str(new.email), new.display_name, profile, new.referred_by]
         key = read_idempotency_key(request, body, f"anonymous {new.email}" if owner is None else owner)
         if key:
-            user = await self._create_once(new, key, owner)
-        else:
-            hashed = await self._passwords.hash(new.password, owner)
-            user = await self._queries.create_user(new=new, hashed_password=hashed)
-        return answer_created(user.public(), f"/users/{user.id}", user.version)
+            return answer_new(new, await self._create_once(new, key, owner))
+        if is_plain(new):
+            return answer_new(new, await self._register(new, owner))
+        hashed = await self._passwords.hash(new.password, owner)
+        return answer_new(new, await self._queries.create_user(new=new, hashed_password=hashed))
+
+    async def _register(self, new: CreateUser, owner: object) -> StoredUser | None:
+        """Create a user together with others. Raises Problem where too many passwords wait."""
+        hashed = await self._passwords.hash(new.password, owner)
+        return await self._creations.get(NewUser(str(new.email), hashed, new.display_name, new))
+
+    def submit_new(self, asked: Registration, callback: Callback[StoredUser]) -> None:
+        """Have a user created, and `callback` called with it."""
+        task = asyncio.ensure_future(self._register(asked.new, asked.owner))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(partial(tell, callback))
 
     async def _create_once(self, new: CreateUser, key: IdempotencyKey, owner: object) -> StoredUser:
         """Return the user that the first request with this key made, this one perhaps. Raises Problem."""
@@ -208,7 +247,32 @@ class Users:
         return partial(self._queries.get_user, id=id_, with_profile=False)
 
 
-def read_change(id_: bytes, body: bytes) -> UserChange | None:
+def tell(callback: Callback[StoredUser], task: "asyncio.Task[StoredUser | None]") -> None:
+    """Tell how a task ended, unless the service ends."""
+    if not task.cancelled():
+        error = task.exception()
+        callback(None if error else task.result(), cast("Exception | None", error))
+
+
+def is_plain(new: CreateUser) -> bool:
+    """Return whether a new user may leave in a batch: a profile is large, and a referrer is looked for."""
+    return new.profile is None and new.referred_by is None
+
+
+def read_new(query: bytes, body: bytes, owner: int | None) -> Registration | None:
+    """Return a new user that is plain; None for what the handler must look at."""
+    new = None if query else parse_plain_body(body, CreateUser)
+    return Registration(new, owner) if new and is_plain(new) else None
+
+
+def answer_new(_: object, user: StoredUser | None) -> Response:
+    """Return a user that was created: 201 and where it is."""
+    if user is None:
+        raise LookupError("a user was created, and none came back")
+    return answer_created(user.public(), f"/users/{user.id}", user.version)
+
+
+def read_change(id_: bytes, body: bytes, _: object) -> UserChange | None:
     """Return a small change of any version; None for what the handler must look at."""
     number, fields = parse_id(id_), parse_plain_body(body, UpdateUser)
     if number is None or fields is None or fields == NO_CHANGE:
@@ -241,6 +305,18 @@ async def update_together(users: UserQueries, changes: Sequence[UserChange]) -> 
     return [user] if user else []
 
 
+async def create_together(users: UserQueries, new: list[NewUser]) -> list[StoredUser]:
+    """Create users with one statement, but for those whose email is taken, or is being taken now.
+
+    Where one of them would have to wait for somebody else, each has a statement of its own.
+    """
+    try:
+        return await users.create_users(new=new)
+    except ConflictError:
+        each = [await create_together(users, [one]) for one in (new if len(new) > 1 else ())]
+        return [user for created in each for user in created]
+
+
 def show_user(user: StoredUser, fields: UserFields | None = None) -> object:
     """Return what clients see of a user, or the chosen fields of it."""
     public = user.public()
@@ -262,6 +338,7 @@ def build(service: Service) -> Resource:
     users = Users(service.bind(UserQueries), service.share(Passwords), service.limits)
     fast = FastRoute(parse_id, users.by_id.submit, lambda _, user: answer_found(user, "user", show=show_user))
     change = FastRoute(read_change, users.submit_change, answer_change, MERGE_PATCH_TYPES)
+    new = FastRoute(read_new, users.submit_new, answer_new, JSON_TYPES)
     one, kept, anyone = "/users/{id}", (409, 412), service.config.open_registration
     changed: dict[int, Any] = {200: User, 204: None}
     return Resource(
@@ -272,7 +349,15 @@ def build(service: Service) -> Resource:
             ),
             Operation("DELETE", one, users.delete, {204: None}, WRITE, problems=kept),
             Operation(
-                "POST", "/users", users.create, {201: User}, WRITE, anyone, body=CreateUser, problems=(409,)
+                "POST",
+                "/users",
+                users.create,
+                {201: User},
+                WRITE,
+                anyone,
+                CreateUser,
+                problems=(409,),
+                fast=new,
             ),
         ],
         queries=[UserQueries],

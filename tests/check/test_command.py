@@ -301,6 +301,7 @@ def test_all_mistakes_are_found_in_one_run_and_nothing_else(after: After) -> Non
         ("secret", "queries/proven.json", 1, "-"),
         ran.place("drift", users, "create_user"),
         ran.place("drift", users, "create_user_once"),
+        ran.place("drift", users, "create_users"),
         *(ran.place("drift", file, "import_users") for file in IMPORT),
     }
     found = set(ran.find())
@@ -366,7 +367,8 @@ def test_an_old_query_that_stores_or_returns_something_else_on_the_new_schema_is
     found = {(kind, file, query) for kind, file, _, query in ran.find()}
     others = {found_ for found_ in found if found_[2] not in {*RENAMED, *RENAMED_COMMANDS}}
     assert others == {
-        ("rollout", "first:queries/users.sql", name) for name in ("create_user", "create_user_once")
+        ("rollout", "first:queries/users.sql", name)
+        for name in ("create_user", "create_user_once", "create_users")
     }
     assert "idempotency_keys.made_by needs a value" in ran.out
     assert "default of users.is_active is false, proven as true" in ran.out

@@ -46,7 +46,14 @@ OTHER_TYPES = {
 }
 
 WRITERS = {
-    "users.display_name": {"create_user", "create_user_once", "import_users", "seed_users", "update_user"},
+    "users.display_name": {
+        "create_user",
+        "create_user_once",
+        "create_users",
+        "import_users",
+        "seed_users",
+        "update_user",
+    },
     "users.referred_by": {  # on delete set null
         "create_user",
         "create_user_once",
@@ -63,11 +70,15 @@ WRITERS = {
 RUNNING = {"users": {"analyze_users", "lock_users", "renew_users"}}
 """Who names a table in a statement that PostgreSQL looks at only as it runs."""
 
-DEFAULTED = {"users.id": {"import_users"}, "users.is_active": {"import_users"}}
+DEFAULTED = {
+    "users.id": {"import_users"},
+    "users.is_active": {"import_users"},
+    "users.profile": {"create_users"},
+}
 """Who inserts without a column, and gives it out nowhere; its default goes with a change of type."""
 
 RENDERING = {
-    "create_user", "create_user_once", "export_users", "export_users_as_csv", "get_first_answer", "get_user",
+    "create_user", "create_user_once", "create_users", "export_users", "export_users_as_csv", "get_first_answer", "get_user",
     "get_user_by_email", "get_users", "get_users_by_email", "list_users_by_created_at",
     "list_users_by_created_at_desc", "list_users_by_email", "list_users_by_email_desc", "list_users_by_id",
     "list_users_by_id_desc", "look_up_users_by_email", "look_up_users_by_id", "update_user", "update_users",
@@ -87,6 +98,7 @@ FILTERED = {
     "users.email": {
         "create_user",
         "create_user_once",
+        "create_users",
         "get_user_by_email",
         "get_users_by_email",
         "list_users_by_email",
@@ -106,6 +118,7 @@ KEYS = {
         "update_user",
         "create_user",
         "create_user_once",
+        "create_users",
         "import_users",
         "delete_user",
         "list_users_by_created_at",
@@ -115,6 +128,7 @@ KEYS = {
         "get_user_by_email",
         "create_user",
         "create_user_once",
+        "create_users",
         "import_users",
         "update_user",
     },
@@ -129,7 +143,7 @@ REFERRING = {"users.referred_by": frozenset(["delete_user"]), "users.id": frozen
 
 CHECKED = {
     "users.created_at": frozenset(["import_users"]),
-    "users.updated_at": frozenset(["create_user", "create_user_once", "import_users"]),
+    "users.updated_at": frozenset(["create_user", "create_user_once", "create_users", "import_users"]),
 }
 """Who relies on a check of this column, which has another one's name then, or is gone; not on its type."""
 
@@ -207,7 +221,7 @@ HARMLESS = [
     "drop index idempotency_keys_created_at_idx",
 ]
 
-CREATORS = {"create_user", "create_user_once", "import_users"}
+CREATORS = {"create_user", "create_user_once", "create_users", "import_users"}
 UPDATERS = {"update_user", "update_users"}
 DELETERS = {"delete_user"}
 

@@ -1,6 +1,7 @@
 """The short cut gives the answers of the long way, byte for byte, and only plain requests take it."""
 
 import itertools
+import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -268,6 +269,59 @@ def test_a_change_whose_body_comes_later_goes_the_long_way(both: Both) -> None:
     assert both.taken.count - before < len(data) / 2  # but for those that the network has joined
 
 
+TAKEN = '{"email": "1@example.com", "password": "correct horse"}'
+"""Of a new user whose email is taken, so that both ways give the same answer."""
+
+
+def test_new_users_take_the_short_cut(both: Both) -> None:
+    for body in (
+        TAKEN,
+        TAKEN.replace("1@", " 1@").replace(" 1", "1"),
+        TAKEN.replace("}", ', "display_name": "A"}'),
+    ):
+        answer, count = both.compare(send_json("POST /users", body, both.ground.bearer))
+        assert (status_of(answer), count) == (409, 1)
+    said = []
+    for number, service in enumerate((both.stock, both.hot)):
+        body = TAKEN.replace("1@", f"new{number}@")
+        with Wire(service) as wire:
+            said.append(wire.ask(send_json("POST /users", body, both.ground.bearer)))
+    assert [status_of(answer) for answer in said] == [201, 201]
+    varying = re.compile(rb'new\d|(?<=/users/)\d+|(?<="id":)\d+|(?<="created_at":)"[^"]+"')
+    one, other = (varying.sub(b"*", normalise(answer)) for answer in said)
+    lengths = re.compile(rb"content-length: \d+")  # a moment may have fewer decimals
+    assert lengths.sub(b"", one) == lengths.sub(b"", other)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "lines", "status"),
+    [
+        ("/users?x=1", TAKEN, [], 409),
+        ("/users/", TAKEN, [], 404),
+        ("/users", TAKEN.replace("}", ', "profile": {}}'), [], 409),
+        ("/users", TAKEN.replace("}", ', "referred_by": 99}'), [], 409),
+        ("/users", TAKEN, ["Idempotency-Key: abc"], 409),
+        ("/users", TAKEN, ["Content-Encoding: gzip"], 415),
+        ("/users", TAKEN.replace("correct horse", "short"), [], 422),
+        ("/users", TAKEN.replace("1@example.com", "nobody"), [], 422),
+        ("/users", TAKEN[:-1], [], 400),
+    ],
+)
+def test_other_new_users_go_the_long_way(
+    both: Both, path: str, body: str, lines: list[str], status: int
+) -> None:
+    answer, count = both.compare(send_json(f"POST {path}", body, both.ground.bearer, *lines))
+    assert (status_of(answer), count) == (status, 0)
+
+
+def test_a_new_user_without_a_key_or_its_scope_goes_the_long_way(both: Both) -> None:
+    answer, count = both.compare(send_json("POST /users", TAKEN))
+    assert (status_of(answer), count) == (401, 0)
+    data = send_json("POST /users", TAKEN, both.ground.bearer, kind="application/merge-patch+json")
+    answer, count = both.compare(data)
+    assert (status_of(answer), count) == (415, 0)
+
+
 def test_two_requests_may_be_cut_anywhere(both: Both) -> None:
     both.warm()
     pair = get("/users/1", both.ground.bearer) + get("/users/77", both.ground.bearer)
@@ -306,6 +360,8 @@ class Said(NamedTuple):
         if self.kind == "change":
             body = PLAIN_CHANGES[self.place % len(PLAIN_CHANGES)]
             return send_json(f"PATCH /users/{self.id}", body, bearer, *self.client)
+        if self.kind == "creation":
+            return send_json("POST /users", TAKEN, bearer, *self.client)
         if self.kind == "odd change":
             path, body, lines, _ = UNPLAIN_CHANGES[self.place % len(UNPLAIN_CHANGES)]
             return send_json(f"PATCH {path}", body, bearer, *self.client, *lines)
@@ -321,7 +377,11 @@ class Said(NamedTuple):
 SAID = st.builds(
     Said,
     kind=st.sampled_from(
-        ["plain"] * 12 + ["page"] * 3 + ["change"] * 6 + ["odd change"] + ["unplain", "changed", "longer"]
+        ["plain"] * 12
+        + ["page"] * 3
+        + ["change", "creation"] * 4
+        + ["odd change"]
+        + ["unplain", "changed", "longer"]
     ),
     id=st.sampled_from([1, 1, 2, 3, 9, 77]),
     client=st.sampled_from(list(CLIENTS.values())),
