@@ -55,11 +55,13 @@ where {filters};
 -- its own guess, a tenth of the table, sorting all of it may look cheaper than to walk an index.
 
 -- snippet: asked
+-- None of its columns has the name of one of users, which it would stand for where that one is gone.
 unnest(
-    (select :pages.id::bigint[]), (select :pages.email::text[]), (select :pages.created_at::timestamptz[]),
-    (select :pages.late::boolean[]), (select :pages.size::int[]), (select :pages.with_profile::boolean[]),
-    (select :pages.is_active::boolean[]), (select :pages.created_from::timestamptz[]), (select :pages.created_to::timestamptz[])
-) with ordinality as asked (id, email, created_at, late, size, with_profile, is_active, created_from, created_to, number)
+    (select :pages.after_id::bigint[]), (select :pages.after_email::text[]), (select :pages.after_moment::timestamptz[]),
+    (select :pages.after_late::boolean[]), (select :pages.size::int[]), (select :pages.with_profile::boolean[]),
+    (select :pages.active::boolean[]), (select :pages.created_from::timestamptz[]), (select :pages.created_to::timestamptz[])
+) with ordinality
+    as asked (after_id, after_email, after_moment, after_late, size, with_profile, active, created_from, created_to, number)
 
 -- snippet: pages
 -- Each column has a list for each page.
@@ -81,7 +83,7 @@ page.id, page.email, page.display_name, page.is_active, page.created_at, page.pr
 {users.columns}, json_agg(profile) filter (where asked.with_profile) as profile
 
 -- snippet: is_active
-(is_active = asked.is_active) is distinct from false
+(is_active = asked.active) is distinct from false
 
 -- snippet: by_filters
 {is_active}
@@ -96,7 +98,7 @@ and {is_active}
 
 -- name: list_users_by_id :columns
 -- @hot
--- @unindexed: pages.is_active, pages.created_from, pages.created_to: rows are walked until the page is full
+-- @unindexed: pages.active, pages.created_from, pages.created_to: rows are walked until the page is full
 -- In the order of their ids.
 select {pages}
 from (
@@ -105,7 +107,7 @@ from (
             select {row} from (
                 select {row}
                 from users
-                where id > coalesce(asked.id, '-9223372036854775808')
+                where id > coalesce(asked.after_id, '-9223372036854775808')
                     and {by_filters}
                 order by id
                 limit 1001
@@ -117,7 +119,7 @@ from (
 
 -- name: list_users_by_id_desc :columns
 -- @hot
--- @unindexed: pages.is_active, pages.created_from, pages.created_to: rows are walked until the page is full
+-- @unindexed: pages.active, pages.created_from, pages.created_to: rows are walked until the page is full
 -- The newest ids first.
 select {pages}
 from (
@@ -126,7 +128,7 @@ from (
             select {row} from (
                 select {row}
                 from users
-                where id <= coalesce(asked.id - 1, 9223372036854775807)
+                where id <= coalesce(asked.after_id - 1, 9223372036854775807)
                     and {by_filters}
                 order by id desc
                 limit 1001
@@ -138,7 +140,7 @@ from (
 
 -- name: list_users_by_email :columns
 -- @hot
--- @unindexed: pages.is_active, pages.created_from, pages.created_to: rows are walked until the page is full
+-- @unindexed: pages.active, pages.created_from, pages.created_to: rows are walked until the page is full
 -- In the byte order of their emails; the next text behind one is that with U+0001 at its end.
 select {pages}
 from (
@@ -147,7 +149,7 @@ from (
             select {row} from (
                 select {row}
                 from users
-                where email >= coalesce(asked.email || chr(1), '')
+                where email >= coalesce(asked.after_email || chr(1), '')
                     and {by_filters}
                 order by email
                 limit 1001
@@ -159,7 +161,7 @@ from (
 
 -- name: list_users_by_email_desc :columns
 -- @hot
--- @unindexed: pages.is_active, pages.created_from, pages.created_to: rows are walked until the page is full
+-- @unindexed: pages.active, pages.created_from, pages.created_to: rows are walked until the page is full
 -- In the reverse byte order of their emails.
 select {pages}
 from (
@@ -168,7 +170,7 @@ from (
             select {row} from (
                 select {row}
                 from users
-                where email < coalesce(asked.email, (select max(email) || '!' from users))
+                where email < coalesce(asked.after_email, (select max(email) || '!' from users))
                     and {by_filters}
                 order by email desc
                 limit 1001
@@ -181,11 +183,11 @@ from (
 -- snippet: created_at_of_last
 -- Where a page ended, as it is stored, with one whose moment is not shown as it is. Where that one has gone, the walk
 -- goes on where moments of its kind begin: some of them come twice, none is left out.
-(select created_at from users where id = asked.id)
+(select created_at from users where id = asked.after_id)
 
 -- name: list_users_by_created_at :columns
 -- @hot
--- @unindexed: pages.is_active: rows are walked until the page is full
+-- @unindexed: pages.active: rows are walked until the page is full
 -- The oldest first.
 select {pages}
 from (
@@ -195,8 +197,8 @@ from (
                 select {row}
                 from users
                 where (created_at, id) > (
-                        coalesce(asked.created_at, {created_at_of_last}, case when asked.late then '9999-12-31 23:59:59.999999Z'::timestamptz else '-infinity' end),
-                        coalesce(asked.id, '-9223372036854775808')
+                        coalesce(asked.after_moment, {created_at_of_last}, case when asked.after_late then '9999-12-31 23:59:59.999999Z'::timestamptz else '-infinity' end),
+                        coalesce(asked.after_id, '-9223372036854775808')
                     )
                     and {by_created_at}
                 order by created_at, id
@@ -209,7 +211,7 @@ from (
 
 -- name: list_users_by_created_at_desc :columns
 -- @hot
--- @unindexed: pages.is_active: rows are walked until the page is full
+-- @unindexed: pages.active: rows are walked until the page is full
 -- The youngest first.
 select {pages}
 from (
@@ -219,8 +221,8 @@ from (
                 select {row}
                 from users
                 where (created_at, id) <= (
-                        coalesce(asked.created_at, {created_at_of_last}, case when not asked.late then '0001-01-01 00:00Z'::timestamptz else 'infinity' end),
-                        coalesce(asked.id - 1, 9223372036854775807)
+                        coalesce(asked.after_moment, {created_at_of_last}, case when not asked.after_late then '0001-01-01 00:00Z'::timestamptz else 'infinity' end),
+                        coalesce(asked.after_id - 1, 9223372036854775807)
                     )
                     and {by_created_at}
                 order by created_at desc, id desc

@@ -47,8 +47,8 @@ returning {row_without_profile};
 -- Several new users, those whose email is free: one statement, one commit. It waits no longer than a moment where somebody
 -- else is about to commit one of these emails, and fails then; in the order of emails, so that two of these never wait for
 -- each other.
-insert into users (email, hashed_password, display_name)
-select new.email, new.hashed_password, new.display_name
+insert into users (email, hashed_password, display_name, profile, referred_by)
+select new.email, new.hashed_password, new.display_name, '{}', null
 from (select set_config('lock_timeout', '50ms', true) as timeout) as patience
 join unnest(
     (select :new.email::text[]), (select :new.hashed_password::text[]), (select :new.display_name::text[])

@@ -38,6 +38,9 @@ UNSUPPORTED_HEADERS = frozenset(
 )
 """Headers that change the answer, or what comes after it."""
 
+LONGEST_BODY = 4096
+"""Bytes of a body there: as many as are parsed in the event loop on the long way."""
+
 LENGTH = re.compile(rb"[1-9][0-9]{0,3}")
 
 CONNECTION_OPTIONS = frozenset([b"keep-alive", b"close", b"upgrade", b"http2-settings"])
@@ -111,7 +114,7 @@ class FastPath:
         errors: ErrorHandler,
         *,
         log_requests: bool,
-        max_body: int = LONGEST_HEAD,
+        max_body: int = LONGEST_BODY,
         hosts: frozenset[bytes] = frozenset(),
         proxies: Networks = NO_PROXIES,
         cors: bool = False,
@@ -120,7 +123,7 @@ class FastPath:
         self._unsupported = UNSUPPORTED_HEADERS | {b"origin"} if cors else UNSUPPORTED_HEADERS
         self.vary = b"vary: Origin\r\n" if cors else b""
         self.proxies = proxies
-        self._max_body = max_body
+        self._max_body = min(max_body, LONGEST_BODY)
         self._by_id: dict[bytes, dict[bytes, ScopedRoute]] = {}
         self._by_query: dict[bytes, dict[bytes, ScopedRoute]] = {}
         for operation in operations:
@@ -144,7 +147,7 @@ class FastPath:
     def match(self, data: bytes) -> PendingRequest | None:
         """Return what a plain request asks; None for any other."""
         parts = data.split(b" ", 2)
-        if len(parts) < 3 or len(data) > LONGEST_HEAD:
+        if len(parts) < 3 or len(data) > LONGEST_HEAD + LONGEST_BODY:
             return None
         method, target, rest = parts
         folder, _, end = target.rpartition(b"/")
@@ -158,7 +161,7 @@ class FastPath:
         if found.route.media_types:
             size = rest.find(b"\r\n\r\n") + 4
             body, rest = rest[size:], rest[:size]
-        head = self._heads.get(rest) or self._read_head(rest)
+        head = None if len(rest) > LONGEST_HEAD else self._heads.get(rest) or self._read_head(rest)
         if head is None or (found.scope and not self._allows(head.token, found.scope)):
             return None
         plain = body is None and not head.length
@@ -357,7 +360,7 @@ class FastProtocol(GuardedProtocol):
     def _continue(self) -> None:
         """Go on after an answer; what was held may be one more plain request."""
         held = len(self._input) - self._at
-        if 0 < held <= LONGEST_HEAD:
+        if 0 < held <= LONGEST_HEAD + LONGEST_BODY:
             data, self._input, self._at = self._input[self._at :], b"", 0
             self.flow.release()
             self.data_received(data)

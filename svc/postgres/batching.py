@@ -133,7 +133,7 @@ P = TypeVar("P", bound=Sized)
 
 
 class PageBatcher(Batcher[P, list[R]]):
-    """Pages of a list. `fetch_many` gives the rows of several, a list for each, in the order of the keys."""
+    """Pages of a list, look-ups. `fetch_many` gives the rows of several, a list for each, in their order."""
 
     def __init__(self, limits: Limits, fetch_many: Callable[[list[P]], Awaitable[list[list[R]]]]) -> None:
         super().__init__(limits, self._fetch_alone, (MIN_PAGES, MAX_PAGES))

@@ -14,11 +14,18 @@ from svc.http.answers import answer
 from svc.http.headers import read_preference
 from svc.http.operations import FastRoute, Operation
 from svc.http.paging import Target, end_page, foreign_cursor, read_position
-from svc.http.parsing import invalid_body, read_body, read_plain_query, read_query
+from svc.http.parsing import (
+    JSON_TYPES,
+    invalid_body,
+    parse_plain_body,
+    read_body,
+    read_plain_query,
+    read_query,
+)
 from svc.http.resource import Resource, Service
 from svc.postgres.batching import Ids, PageBatcher, ReadBatcher
 from svc.postgres.queries import Queries
-from svc.postgres.queueing import BoundedQueue, Callback, Limits, queue_each, queue_slow
+from svc.postgres.queueing import BoundedQueue, Callback, Limits, queue_slow
 from svc.postgres.statements import load
 from svc.users.rows import StoredUser
 from svc.users.scopes import READ
@@ -46,16 +53,19 @@ class Position(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
     late: bool | None = None
 
 
+FIRST = Position()
+
+
 class PageStart(Struct, frozen=True):
     """A page as a statement is asked for it: where it begins, how many users at most, and which."""
 
-    id: int | None
-    email: str | None
-    created_at: datetime | None
-    late: bool | None
+    after_id: int | None
+    after_email: str | None
+    after_moment: datetime | None
+    after_late: bool | None
     size: Annotated[int, Meta(ge=1, le=1001)]
     with_profile: bool
-    is_active: bool | None
+    active: bool | None
     created_from: datetime | None
     created_to: datetime | None
 
@@ -126,7 +136,7 @@ Lane = BoundedQueue[PagePlace, list[User]]
 
 
 class UserLists:
-    """The handlers of many users. Pages of an order leave in batches; look-ups have a statement each.
+    """The handlers of many users. Pages of an order leave in batches, and look-ups by ids or by emails.
 
     What may walk the whole table has a lane of its own: a page whose filter no index finds, an exact count.
     So have pages with profiles, which may be large. None of these leaves in a batch.
@@ -149,9 +159,8 @@ class UserLists:
         self._walks: Lane = queue_slow(self._find_page, limits)
         self._profiles: Lane = queue_slow(self._find_page_with_profiles, limits)
         self._counts: BoundedQueue[ListUsers, int] = queue_slow(partial(count_exactly, queries), limits)
-        self._look_ups: BoundedQueue[LookUpUsers, list[User]] = queue_each(
-            lambda asked: find_many(queries, asked), limits
-        )
+        self._by_ids = PageBatcher[LookUpUsers, User | None](limits, partial(find_by_ids, queries))
+        self._by_emails = PageBatcher[LookUpUsers, User | None](limits, partial(find_by_emails, queries))
         self._by_email = ReadBatcher[str, StoredUser](
             limits,
             fetch_one=lambda email: queries.get_user_by_email(email=email, with_profile=False),
@@ -216,15 +225,16 @@ class UserLists:
     async def look_up(self, request: Request) -> Response:
         """Answer many users by their ids or emails, in the order asked; null where there is none."""
         asked = await read_body(request, LookUpUsers)
-        if (asked.ids is UNSET) == (asked.emails is UNSET):
+        if not asked.is_one:
             raise invalid_body([((), "Expected ids or emails, one of the two")])
-        found = await self._look_ups.get(asked)
-        users = found or []
-        if asked.ids is not UNSET:
-            by_id = {user.id: user for user in users}
-            return answer(UsersFound([*map(by_id.get, asked.ids)]))
-        by_email = {user.email: user for user in users}
-        return answer(UsersFound([by_email.get(email) for email in asked.emails or ()]))
+        return answer_look_up(asked, await self._find_look_ups(asked).get(asked))
+
+    def submit_look_up(self, asked: LookUpUsers, callback: Callback[list[User | None]]) -> None:
+        """Have many users looked up, and `callback` called with them, in the order asked."""
+        self._find_look_ups(asked).submit(asked, callback)
+
+    def _find_look_ups(self, asked: LookUpUsers) -> BoundedQueue[LookUpUsers, list[User | None]]:
+        return (self._by_emails if asked.ids is UNSET else self._by_ids).find_lane(asked)
 
 
 def read_page(query_string: bytes) -> PageRequest | None:
@@ -261,11 +271,29 @@ async def find_pages(fetch: FetchPages, batch: list[PagePlace]) -> list[list[Use
     return await fetch(pages=[asked.start() for asked in batch])
 
 
-async def find_many(users: UserListQueries, asked: LookUpUsers) -> list[User]:
-    """Return those of the users of a look-up that there are."""
-    if asked.ids is not UNSET:
-        return await users.look_up_users_by_id(ids=Ids.of(asked.ids))
-    return await users.look_up_users_by_email(emails=list[str](asked.emails or ()))
+def read_look_up(query: bytes, body: bytes, _: object) -> LookUpUsers | None:
+    """Return a look-up that fits; None for what the handler must look at."""
+    asked = None if query else parse_plain_body(body, LookUpUsers)
+    return asked if asked and asked.is_one else None
+
+
+def answer_look_up(_: LookUpUsers, users: list[User | None] | None) -> Response:
+    """Return the users of a look-up."""
+    return answer(UsersFound(users or []))
+
+
+async def find_by_ids(users: UserListQueries, batch: list[LookUpUsers]) -> list[list[User | None]]:
+    """Return the users of each look-up by ids, None where there is none."""
+    wanted = {id_: None for asked in batch for id_ in asked.ids or ()}
+    found = {user.id: user for user in await users.look_up_users_by_id(ids=Ids.of([*wanted]))}
+    return [[*map(found.get, asked.ids or ())] for asked in batch]
+
+
+async def find_by_emails(users: UserListQueries, batch: list[LookUpUsers]) -> list[list[User | None]]:
+    """Return the users of each look-up by emails, None where there is none."""
+    wanted = {str(email): None for asked in batch for email in asked.emails or ()}
+    found = {user.email: user for user in await users.look_up_users_by_email(emails=[*wanted])}
+    return [[found.get(email) for email in asked.emails or ()] for asked in batch]
 
 
 def passes(query: ListUsers, user: StoredUser) -> bool:
@@ -287,7 +315,7 @@ def choose_fields(users: list[User], fields: UserFields) -> list[dict[str, objec
 
 @cache
 def find_unindexed(sort: str) -> frozenset[str]:
-    """Return the filters by which a list in this order walks rows, as its query says."""
+    """Return the filters by which a list in this order walks rows, in its query's words."""
     suffix = "_desc" if sort.startswith("-") else ""
     query = load("user_lists.sql")[f"list_users_by_{sort.removeprefix('-')}{suffix}"]
     return frozenset(name.removeprefix("pages.") for name in query.unindexed)
@@ -295,7 +323,8 @@ def find_unindexed(sort: str) -> frozenset[str]:
 
 def walks(query: ListUsers) -> bool:
     """Return whether a page may walk the whole table, to find the few users that its filters let through."""
-    return any(getattr(query, name) is not None for name in find_unindexed(query.sort))
+    start = PagePlace(query, FIRST).start()
+    return any(getattr(start, name) is not None for name in find_unindexed(query.sort))
 
 
 async def count_exactly(users: UserListQueries, query: ListUsers) -> int:
@@ -342,11 +371,11 @@ def build(service: Service) -> Resource:
     """Return the resource of many users."""
     users = UserLists(service.bind(UserListQueries), service.limits)
     fast = FastRoute(read_page, users.submit, answer_page)
-    look_up = "/users/lookup"
+    look_up, many = "/users/lookup", FastRoute(read_look_up, users.submit_look_up, answer_look_up, JSON_TYPES)
     return Resource(
         operations=[
             Operation("GET", "/users", users.list_page, {200: UserPage}, READ, query=ListUsers, fast=fast),
-            Operation("POST", look_up, users.look_up, {200: UsersFound}, READ, body=LookUpUsers),
+            Operation("POST", look_up, users.look_up, {200: UsersFound}, READ, body=LookUpUsers, fast=many),
         ],
         queries=[UserListQueries],
     )

@@ -47,6 +47,16 @@ class LookUpUsers(Struct, frozen=True, forbid_unknown_fields=True):
     ids: Annotated[list[Id], Meta(max_length=1000)] | UnsetType = UNSET
     emails: Annotated[list[Email], Meta(max_length=1000)] | UnsetType = UNSET
 
+    @property
+    def is_one(self) -> bool:
+        """Whether it is one of the two."""
+        return (self.ids is UNSET) != (self.emails is UNSET)
+
+    @property
+    def size(self) -> int:
+        """How many users are asked for."""
+        return len(self.ids or self.emails or ())
+
 
 class User(Struct, frozen=True, gc=False, omit_defaults=True):
     """A user as clients see it; `profile` comes only where `fields` asks for it.

@@ -42,8 +42,8 @@ async def test_each_new_user_has_an_outcome_of_its_own(config: Config, sql: Sql)
         "insert into users (email, hashed_password) values ('taken1@example.com', 'x'), ('taken2@example.com', 'x')"
     )
     names = [*(f"new{n % 40}" for n in range(120)), "taken1", "taken2", "taken1"]
-    async with opened(config) as database:
-        users = Users(UserQueries.bind(database), Passwords(config), Limits.of(database.config))
+    async with opened(config, hash_queue=1000) as database:
+        users = Users(UserQueries.bind(database), Passwords(database.config), Limits.of(database.config))
         asked = [register(users, name, f"{n} of {name}") for n, name in enumerate(names)]
         found = await asyncio.gather(*asked, return_exceptions=True)
     made = [user for user in found if isinstance(user, StoredUser)]

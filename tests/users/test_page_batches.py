@@ -1,4 +1,4 @@
-"""Pages that are asked for at one time: a few statements, and to each who asks its own page."""
+"""Pages and look-ups at one time: a few statements, and to each who asks what it asked for."""
 
 import asyncio
 import random
@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from svc.config import Config
+from svc.http.emails import Email
 from svc.http.paging import Target, write_cursor
 from svc.http.problems import Problem
 from svc.postgres.batching import LARGE_CONCURRENCY, MAX_PAGES
@@ -16,7 +17,7 @@ from svc.postgres.queries import Row
 from svc.postgres.queueing import CONCURRENCY, Limits
 from svc.postgres.statements import Query
 from svc.users.lists import PageRequest, UserListQueries, UserLists, describe_list, find_position
-from svc.users.structs import ListUsers, User
+from svc.users.structs import ListUsers, LookUpUsers, User
 from tests.support.locks import count_blocked, holding
 from tests.support.loops import on_a_loop
 from tests.support.pools import opened
@@ -119,3 +120,32 @@ async def test_a_cursor_of_another_list_is_refused_before_others_could_wait_for_
         query, _ = make_page(await ask(lists, ListUsers()), "email", 5, 7)
         with pytest.raises(Problem, match="query does not fit"):
             await ask(lists, ListUsers(sort="id", cursor=query.cursor))
+
+
+@on_a_loop
+async def test_look_ups_at_one_time_get_what_each_would_get_alone(config: Config, sql: Sql) -> None:
+    sql(FILL)
+    dice = random.Random(2)
+    async with opened(config) as database:
+        lists = UserLists(UserListQueries.bind(database), Limits.of(database.config))
+        known = {user.id: user for user in await ask(lists, ListUsers(limit=1000))}
+        named = {user.email: user for user in known.values()}
+        asked, expected = list[LookUpUsers](), list[list[User | None]]()
+        for number in range(100):
+            ids = [dice.randrange(1, 80) for _ in range(dice.choice((0, 1, 9, 300)))]
+            users = [known.get(id_) for id_ in ids]
+            emails = [Email.parse(user.email if user else "nobody@example.com") for user in users]
+            asked.append(LookUpUsers(ids=ids) if number % 2 else LookUpUsers(emails=emails))
+            expected.append(users if number % 2 else [named.get(email) for email in emails])
+        assert await asyncio.gather(*(look_up(lists, each) for each in asked)) == expected
+
+
+async def look_up(lists: UserLists, asked: LookUpUsers) -> list[User | None]:
+    """Look users up as a plain request does."""
+    future: asyncio.Future[list[User | None]] = asyncio.get_running_loop().create_future()
+
+    def tell(users: list[User | None] | None, error: Exception | None) -> None:
+        future.set_exception(error) if error else future.set_result(users or [])
+
+    lists.submit_look_up(asked, tell)
+    return await future

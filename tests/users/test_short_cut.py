@@ -227,7 +227,7 @@ UNPLAIN_CHANGES = [  # path, body, lines, status
     ("/users/2", '{"display_name": "\\ud800"}', [], 400),
     ("/users/2", "[" * 1500, [], 400),
     ("/users/2", "\ufeff" + PLAIN_CHANGES[0], [], 200),
-    ("/users/2", PLAIN_CHANGES[0] + " " * 2000, [], 200),
+    ("/users/2", PLAIN_CHANGES[0] + " " * 4100, [], 200),
     ("/users/02", PLAIN_CHANGES[0], [], 404),
     ("/users/2?x=1", PLAIN_CHANGES[0], [], 200),
     ("/users/2/", PLAIN_CHANGES[0], [], 404),
@@ -322,6 +322,36 @@ def test_a_new_user_without_a_key_or_its_scope_goes_the_long_way(both: Both) -> 
     assert (status_of(answer), count) == (415, 0)
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"ids": [3, 1, 77, 3]}',
+        '{"ids": []}',
+        '{"emails": ["2@Example.com", "nobody@example.com", "2@example.com"]}',
+        '{"ids": [' + ", ".join(["1000001"] * 400) + "]}",
+    ],
+)
+def test_look_ups_take_the_short_cut(both: Both, body: str) -> None:
+    answer, count = both.compare(send_json("POST /users/lookup", body, both.ground.bearer))
+    assert (status_of(answer), count) == (200, 1)
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ("{}", 422),
+        ('{"ids": [1], "emails": []}', 422),
+        ('{"ids": [0]}', 422),
+        ('{"emails": ["nobody"]}', 422),
+        ('{"ids": [' + ", ".join(["1"] * 1001) + "]}", 422),
+        ('{"ids": [' + ", ".join(["1000001"] * 500) + "]}", 200),
+    ],
+)
+def test_other_look_ups_go_the_long_way(both: Both, body: str, status: int) -> None:
+    answer, count = both.compare(send_json("POST /users/lookup", body, both.ground.bearer))
+    assert (status_of(answer), count) == (status, 0)
+
+
 def test_two_requests_may_be_cut_anywhere(both: Both) -> None:
     both.warm()
     pair = get("/users/1", both.ground.bearer) + get("/users/77", both.ground.bearer)
@@ -362,6 +392,8 @@ class Said(NamedTuple):
             return send_json(f"PATCH /users/{self.id}", body, bearer, *self.client)
         if self.kind == "creation":
             return send_json("POST /users", TAKEN, bearer, *self.client)
+        if self.kind == "look-up":
+            return send_json("POST /users/lookup", f'{{"ids": [{self.id}, 1]}}', bearer, *self.client)
         if self.kind == "odd change":
             path, body, lines, _ = UNPLAIN_CHANGES[self.place % len(UNPLAIN_CHANGES)]
             return send_json(f"PATCH {path}", body, bearer, *self.client, *lines)
@@ -379,7 +411,7 @@ SAID = st.builds(
     kind=st.sampled_from(
         ["plain"] * 12
         + ["page"] * 3
-        + ["change", "creation"] * 4
+        + ["change", "creation", "look-up"] * 3
         + ["odd change"]
         + ["unplain", "changed", "longer"]
     ),
