@@ -19,7 +19,12 @@ MOST_LINES = 93
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the checkout in which the page was followed."""
-    folder = copy_checkout(tmp_path_factory.mktemp("notes") / "bareline")
+    return follow(tmp_path_factory.mktemp("notes") / "bareline")
+
+
+def follow(folder: Path) -> Path:
+    """Copy the checkout, and do what the page says."""
+    copy_checkout(folder)
     for name, content in FILES.items():
         path = folder / name
         path.parent.mkdir(exist_ok=True)
@@ -52,6 +57,17 @@ def test_its_statements_types_and_imports_are_proven_and_its_tests_pass(copy: Pa
     check_statically(copy, "svc/notes", "svc/app.py")
     assert '"create_note"' in (copy / "queries/proven.json").read_text()
     run(copy, "pytest", "-n", "0", "tests/notes")
+
+
+def test_with_every_lever_it_is_the_same_to_clients(tmp_path: Path) -> None:
+    folder = follow(tmp_path / "bareline")
+    for source, name in (("notes.sql", "queries/notes.sql"), ("notes.py", "svc/notes/__init__.py")):
+        (folder / name).write_text((CHECKOUT / "examples/notes" / source).read_text())
+    assert "fast=" in (folder / "svc/notes/__init__.py").read_text()
+    run(folder, "ruff", "check", "svc/notes")
+    run(folder, "ruff", "format", "--check", "svc/notes")
+    check_statically(folder, "svc/notes", "svc/app.py")
+    run(folder, "pytest", "-n", "0", "tests/notes")
 
 
 def test_the_whole_suite_passes_with_it(copy: Path, pytestconfig: pytest.Config) -> None:
