@@ -1,7 +1,9 @@
 """What each lever of the fast path is worth: `python -m bench.ladder`.
 
 Each rung is the one before it with one thing more, up to the service as it is. All are up at once and take
-turns, as in the suite; the table has medians, and medians of the ratios within each round.
+turns, as in the suite; the table has medians, and medians of the ratios within each round. The lower rungs
+serve point reads alone; the ladders of other works, `--work page,patch,lookup,create`, begin with the
+service.
 """
 
 import argparse
@@ -17,7 +19,7 @@ from bench.processes import watched_folder
 from bench.records import Outcome
 from bench.roster import UVICORN, Peer, service, start
 from bench.rungs import RUNGS
-from bench.work import TAGS, Requests
+from bench.work import KINDS, TAGS, TITLES, Requests, collect_cursors
 
 OWN = [
     service("plain", "the service: ETags, problems, limits, one write (`--no-short-cut --no-batching`)",
@@ -39,28 +41,32 @@ class Rung(NamedTuple):
         return {n: each.rate for n, each in enumerate(self.outcomes) if each.rate is not None}
 
 
-def climb(rows: int, seconds: float, rounds: int, connections: int) -> list[Rung]:
-    """Measure all rungs in turns, so many seconds a round. Raises what a start raises."""
-    peers = [Peer(name, title, (*UVICORN, "bench.rungs:app"), ()) for name, title in RUNGS.items()]
+def climb(cell: Cell) -> list[Rung]:
+    """Measure all rungs of a work in turns. Raises what a start raises."""
+    lower = RUNGS if cell.work == "point" else {}
+    peers = [Peer(name, title, (*UVICORN, "bench.rungs:app"), ()) for name, title in lower.items()]
     peers += [*OWN, APART]
-    cell = Cell(rows, "point", connections, seconds, rounds)
     with watched_folder() as folder, start_cluster(folder / "data") as cluster, ExitStack() as stack:
-        table = make_table(cluster, rows)
+        table = make_table(cluster, cell.rows)
         contenders = []
         for peer in peers:
             server = stack.enter_context(start(peer, table, folder, RUNG=peer.name))
-            requests = Requests(table.token, rows, next(TAGS))
+            requests = Requests(table.token, cell.rows, next(TAGS))
+            if cell.work == "page":
+                requests.cursors = collect_cursors(server.port, requests, 50)
             contenders.append(PeerContender(server, cluster, requests, folder, samples=50))
         rungs = [Rung(peer.title, []) for peer in peers]
-        for _ in range(rounds):
+        for _ in range(cell.rounds):
             for contender, rung in zip(contenders, rungs, strict=True):
                 rung.outcomes.append(attempt(contender, cell, table)[-1])
     return rungs
 
 
-def write_table(rungs: Sequence[Rung]) -> str:
+def write_table(rungs: Sequence[Rung], title: str) -> str:
     """Return a table as Markdown; a rung with a void run has no figures."""
-    lines = ["| | reads/s | of the first | p50 ms | p99 ms | CPU µs, service | CPU µs, PostgreSQL |"]
+    lines = [
+        f"| {title} | requests/s | of the first | p50 ms | p99 ms | CPU µs, service | CPU µs, PostgreSQL |"
+    ]
     lines.append("|---|" + "---:|" * 6)
     return "\n".join([*lines, *(write_row(rung, rungs[0]) for rung in rungs)])
 
@@ -83,12 +89,15 @@ def write_row(rung: Rung, first: Rung) -> str:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", default="point", help=f"some of {', '.join(KINDS)}")
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--seconds", type=float, default=3)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--connections", type=int, default=64)
     options = parser.parse_args()
-    print(write_table(climb(options.rows, options.seconds, options.rounds, options.connections)))
+    for work in options.work.split(","):
+        cell = Cell(options.rows, work, options.connections, options.seconds, options.rounds)
+        print(write_table(climb(cell), TITLES[work]), end="\n\n", flush=True)
 
 
 if __name__ == "__main__":
