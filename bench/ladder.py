@@ -52,7 +52,7 @@ def climb(cell: Cell) -> list[Rung]:
         for peer in peers:
             server = stack.enter_context(start(peer, table, folder, RUNG=peer.name))
             requests = Requests(table.token, cell.rows, next(TAGS))
-            if cell.work == "page":
+            if "page" in KINDS[cell.work]:
                 requests.cursors = collect_cursors(server.port, requests, 50)
             contenders.append(PeerContender(server, cluster, requests, folder, samples=50))
         rungs = [Rung(peer.title, []) for peer in peers]
