@@ -41,7 +41,8 @@ def patch(table: Table) -> str:
 
 def create(table: Table) -> str:
     """Return a script of the service's create_user."""
-    values = {"new.email": ":email || '@example.com'", "hashed_password": "'none'", "new.display_name": "'Bench'"}
+    email = ":email || '@example.com'"
+    values = {"new.email": email, "hashed_password": "'none'", "new.display_name": "'Bench'"}
     return "\\set email random(1, 1000000000000000000)\n" + statement("create_user", **values)
 
 
