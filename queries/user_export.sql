@@ -5,16 +5,20 @@ select coalesce(max(id), 0) as last
 from users;
 
 -- An export reads block after block in one snapshot, each where the last one ended (keyset): no cursor is left open,
--- and the limit of a query's time holds for a block. Its size is a literal, or PostgreSQL would plan each block anew; with
--- 250 an export moves a third less.
+-- and the limit of a query's time holds for a block. The literal limit is the most that is asked for; without it
+-- PostgreSQL would plan each block anew.
 
 -- snippet: from_block
 from (
     select {users.sources}
-    from users
-    where id > :after
-    order by id
-    limit 1000
+    from (
+        select {users.sources}
+        from users
+        where id > :after
+        order by id
+        limit 1000
+    ) as most
+    limit :limit
 ) as block
 
 -- name: export_users :columns

@@ -26,6 +26,9 @@ from svc.postgres.queueing import Slots
 from svc.users.scopes import READ
 from svc.users.structs import USER_FIELDS, User
 
+BLOCK = 1000
+"""Users that are read at once, the most that the statement gives: 130 KB. With 250 an export moves less."""
+
 FIRST = -(2**63)
 """Before every id, those that others put in included."""
 
@@ -41,8 +44,8 @@ class ExportQueries(Queries, Protocol, file="user_export.sql"):
     """queries/user_export.sql"""
 
     async def get_last_id(self) -> int: ...
-    async def export_users(self, *, after: int) -> list[User]: ...
-    async def export_users_as_csv(self, *, after: int) -> UserBlock: ...
+    async def export_users(self, *, after: int, limit: int) -> list[User]: ...
+    async def export_users_as_csv(self, *, after: int, limit: int) -> UserBlock: ...
 
 
 class Exporter:
@@ -113,7 +116,7 @@ class Export(Response):
 async def read_users(queries: ExportQueries) -> AsyncIterator[bytes]:
     """Yield all users as NDJSON, a block at a time."""
     after = FIRST
-    while users := await queries.export_users(after=after):
+    while users := await queries.export_users(after=after, limit=BLOCK):
         yield encode_lines(users)
         after = users[-1].id
 
@@ -122,7 +125,7 @@ async def read_users_as_csv(queries: ExportQueries) -> AsyncIterator[bytes]:
     """Yield the same as CSV, which PostgreSQL writes."""
     yield ",".join(USER_FIELDS[:-1]).encode() + b"\r\n"
     after = FIRST
-    while (block := await queries.export_users_as_csv(after=after)).users:
+    while (block := await queries.export_users_as_csv(after=after, limit=BLOCK)).users:
         yield (block.users + "\r\n").encode()
         after = block.last
 
