@@ -1,8 +1,8 @@
 -- A moment as clients see it: RFC 3339 in UTC, with as many decimals as it has. RFC 3339 has no infinity and no year of five
 -- digits, and its years have no BC: what others may have put there is shown as the first or the last moment that there is.
 --
--- JSON has a timestamp in ISO 8601, whatever DateStyle says. The text of one moment takes half as long as by to_char; a
--- list of a hundred, json_agg(to_utc(…)), gets its Z from whoever reads it, and takes a third.
+-- JSON has a timestamp in ISO 8601, whatever DateStyle says. The text of one moment takes as long as by to_char, 0.4 µs; of
+-- a list, json_agg(to_utc(…)), each takes 0.13 µs, and gets its Z from whoever reads it.
 --
 -- Functions of their own beside rfc3339_utc: the release before this one rests on that one.
 

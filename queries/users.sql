@@ -10,7 +10,7 @@ id, email, display_name, is_active, to_rfc3339(created_at) as created_at, versio
 {row}, case when :with_profile then profile end as profile
 
 -- snippet: columns
--- Many users, column by column, as lists in JSON: all sides together take half of the time that rows take.
+-- Many users, column by column, as lists in JSON, which takes asyncpg less than half of the time that rows take.
 coalesce(json_agg(id), '[]') as id,
 coalesce(json_agg(email), '[]') as email,
 coalesce(json_agg(display_name), '[]') as display_name,

@@ -154,9 +154,7 @@ class Growth:
             return 2 * ROWS
         except asyncpg.PostgresError:  # a key that is taken, a value out of range
             return 0
-        limits = [node for node in nodes if node["Node Type"] == "Limit"]
-        limits = [
-            node for node in limits if node["Plans"][0]["Node Type"] != "Limit"
-        ]  # of two, the inner one
+        found = [node for node in nodes if node["Node Type"] == "Limit"]
+        limits = [node for node in found if node["Plans"][0]["Node Type"] != "Limit"]  # of two the inner one
         limited = sum(node["Actual Rows"] * node["Actual Loops"] for node in limits)
         return sum(map(count_examined, nodes)) - int(limited)

@@ -285,11 +285,14 @@ class Proof:
         return None if is_list and fitting else f"{given.name} in the SQL"
 
     def _check_places(self, scope: Scope) -> Iterator[Finding]:
-        """Find lists of lists whose inner ones are not of the same rows."""
+        """Find lists of lists whose inner ones are not of the same rows, or are of groups of them."""
         arrays = [read_array(scope, target["expr"]) for target in scope.targets]
-        owners = {id(inner.scope) for array in arrays if array and (inner := read_inner_array(array))}
+        owners = {inner.scope for array in arrays if array and (inner := read_inner_array(array))}
         if len(owners) > 1:
             yield find(self.query, "column", "lists of one sub-query", "lists of several")
+        if not all(map(has_one_row, owners)):
+            expected = "one row for each list: aggregates of all its rows"
+            yield find(self.query, "cardinality", expected, "none, or several")
 
     def _differ(self, name: str, expected: str, found: str, kind: Kind = "column") -> Finding:
         at = find_column(self.query, name)

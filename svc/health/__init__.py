@@ -3,8 +3,6 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
 from typing import Literal, Protocol
 
 from msgspec import Struct
@@ -18,7 +16,6 @@ from svc.http.problems import FieldError, Problem
 from svc.http.resource import Resource, Service
 from svc.migrations import MigrationQueries, list_migrations
 from svc.postgres.catalog import CatalogQueries
-from svc.postgres.errors import DatabaseError
 from svc.postgres.queries import Queries
 
 PROBE_INTERVAL = 1.0
@@ -50,24 +47,10 @@ class Health:
         self._service = service
         self._queries = service.bind(HealthQueries)
         self._migrations = service.bind(MigrationQueries)
-        self._watch = Watch(service.bind(CatalogQueries))
+        self.watch = Watch(service.bind(CatalogQueries))
         self._look: asyncio.Task[list[FieldError]] | None = None
         self._looked_at = 0.0
         self._told: list[FieldError] = []
-
-    @asynccontextmanager
-    async def watch(self) -> AsyncGenerator[None]:
-        """Tell the log at the start what of the schema is not as it was proven."""
-        looking = asyncio.create_task(self.look_at_start())
-        try:
-            yield
-        finally:
-            looking.cancel()
-
-    async def look_at_start(self) -> None:
-        """Look, if the database is there; where it is not, that is told by whoever asks it first."""
-        with suppress(DatabaseError):
-            await self._watch.look()
 
     async def live(self, request: Request) -> Response:
         """Answer that the event loop turns. No database: a dead one is no reason to restart us."""
@@ -102,7 +85,7 @@ class Health:
         """
         database = self._service.database
         failures = [FieldError("#/schema", line) for line in await database.check()]
-        drift = await self._watch.look()
+        drift = await self.watch.look()
         failures += [FieldError("#/schema", str(difference)) for difference in drift if difference.breaks]
         failures += [
             FieldError("#/schema", f"migration {migration.id} is {migration.state}")
@@ -127,5 +110,5 @@ def build(service: Service) -> Resource:
             Operation("GET", "/health/ready", health.ready, {200: Status}),
         ],
         queries=[HealthQueries],
-        lifespan=health.watch,
+        warm=health.watch.look,
     )

@@ -69,7 +69,7 @@ def make_app(service: Service, resources: Sequence[Resource]) -> ASGIApp:
             for resource in resources:
                 if resource.lifespan:
                     await stack.enter_async_context(resource.lifespan())
-            warming = asyncio.create_task(warm(service))
+            warming = asyncio.create_task(warm(service, resources))
             stack.callback(warming.cancel)
             yield state
 
@@ -127,10 +127,13 @@ def read_hosts(text: str) -> frozenset[bytes]:
     return frozenset(name.strip().lower().encode() for name in text.split(",") if name.strip())
 
 
-async def warm(service: Service) -> None:
+async def warm(service: Service, resources: Sequence[Resource]) -> None:
     """Open and prove the first connection ahead of the first request, if the database is there."""
     try:
         await service.database.check()
+        for resource in resources:
+            if resource.warm:
+                await resource.warm()
     except Exception as error:
         said = describe_error(error.__cause__ or error, values=False)
         logger.warning("the database cannot be used: %s", said)

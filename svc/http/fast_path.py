@@ -1,8 +1,8 @@
-"""Short cuts: plain reads and small changes, answered by the protocol itself.
+"""Short cuts: plain reads, small changes and plain new rows, answered by the protocol itself.
 
-No parser, no ASGI, no task, no future. What is not just that form, byte by byte, goes to uvicorn's code
-unread and unchanged; either way the answer is the same. docs/fast-path.md tells how it works, what
-it guarantees and what it gives up.
+No parser, no ASGI, and no task or future here. What is not just that form, byte by byte, goes to uvicorn's
+code unread and unchanged; either way the answer is the same. docs/fast-path.md tells how it works, what it
+guarantees and what it gives up.
 """
 
 import asyncio
@@ -17,7 +17,14 @@ from starlette.responses import Response
 from svc.config import Networks
 from svc.http.answers import JsonResponse
 from svc.http.authentication import Authenticator
-from svc.http.headers import NO_PROXIES, find_client, make_request_id, parse_bearer, parse_request_id
+from svc.http.headers import (
+    NO_PROXIES,
+    find_client,
+    make_request_id,
+    parse_bearer,
+    parse_media_type,
+    parse_request_id,
+)
 from svc.http.heads import check_head
 from svc.http.logs import log_request
 from svc.http.middleware import ErrorHandler
@@ -42,6 +49,7 @@ LONGEST_BODY = 4096
 """Bytes of a body there: as many as are parsed in the event loop on the long way."""
 
 LENGTH = re.compile(rb"[1-9][0-9]{0,3}")
+"""The Content-Length of such a body."""
 
 CONNECTION_OPTIONS = frozenset([b"keep-alive", b"close", b"upgrade", b"http2-settings"])
 """What Connection may say: nothing is upgraded here (RFC 9110, 7.8), so an offer changes nothing."""
@@ -248,7 +256,8 @@ def read_headers(
     plain = options <= CONNECTION_OPTIONS and not (length and b"upgrade" in options)
     if not plain or length is None:
         return None
-    return RequestHead(token, find_ending(options, version), length, find_media_type(headers))
+    media_type = next((value for name, value in headers if name == b"content-type"), b"")  # the first counts
+    return RequestHead(token, find_ending(options, version), length, parse_media_type(media_type.decode()))
 
 
 def read_length(values: list[bytes]) -> int | None:
@@ -256,12 +265,6 @@ def read_length(values: list[bytes]) -> int | None:
     if not values:
         return 0
     return int(values[0]) if len(values) == 1 and LENGTH.fullmatch(values[0]) else None
-
-
-def find_media_type(headers: list[tuple[bytes, bytes]]) -> str:
-    """Return the type that is said first, as `check_media_type` reads it."""
-    value = next((value for name, value in headers if name == b"content-type"), b"")
-    return value.decode().partition(";")[0].strip().lower()
 
 
 def find_ending(options: set[bytes], version: str) -> bytes:

@@ -26,6 +26,11 @@ def read_header(request: Request, name: bytes) -> str:
     return ""
 
 
+def parse_media_type(value: str) -> str:
+    """Return the type that a Content-Type names, without its parameters."""
+    return value.partition(";")[0].strip().lower()
+
+
 def format_etag(version: int) -> str:
     """Return a strong entity tag: every change makes a new version (RFC 9110, 8.8.3)."""
     return f'"{version}"'

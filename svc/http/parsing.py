@@ -15,7 +15,7 @@ from msgspec import Raw, Struct
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.requests import ClientDisconnect, Request
 
-from svc.http.headers import read_header
+from svc.http.headers import parse_media_type, read_header
 from svc.http.problems import FieldError, Problem, unavailable
 from svc.http.validation import Failure, Invalid, find_failures, parse_hook, split_message, validate
 
@@ -64,8 +64,7 @@ def check_media_type(request: Request, media_types: Sequence[str]) -> None:
     """Check it. Raises Problem 415 where the body is of another type, or in a coding (RFC 9110, 8.4)."""
     if read_header(request, b"content-encoding").strip().lower() not in ("", "identity"):
         raise Problem(415, "No coding of a body is decoded", headers={"Accept-Encoding": "identity"})
-    media_type = read_header(request, b"content-type").partition(";")[0].strip().lower()
-    if media_type not in media_types:
+    if parse_media_type(read_header(request, b"content-type")) not in media_types:
         accept = "Accept-Patch" if request.method == "PATCH" else "Accept-Post"
         raise Problem(415, f"Expected {media_types[0]}", headers={accept: ", ".join(media_types)})
 

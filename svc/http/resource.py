@@ -7,7 +7,7 @@ told that the resource is there.
 
 import argparse
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol, TypeVar, cast
 
@@ -119,7 +119,8 @@ class Resource(Struct, frozen=True, kw_only=True):
 
     `constraints` has an answer for each constraint of the tables that its queries write, or OURS; `scopes`
     says what each of its scopes allows. `offline_queries` are those that its commands alone run: a running
-    service neither proves nor misses them. `lifespan` surrounds the life of the service. `welcome` is asked
+    service neither proves nor misses them. `lifespan` surrounds the life of the service; `warm`
+    is awaited at its start, once the database is there, while requests are served already. `welcome` is asked
     once, on the first start of an embedded database, with the service's address, and `examples` are lines
     for a shell that it may show, with `{address}` and `$KEY` in them. One resource has the `authenticator`,
     and one names the `revealer`, the module that alone may look at what is secret.
@@ -134,6 +135,7 @@ class Resource(Struct, frozen=True, kw_only=True):
     authenticator: Authenticator | None = None
     revealer: str = ""
     lifespan: Lifespan | None = None
+    warm: Callable[[], Awaitable[object]] | None = None
     welcome: Welcome | None = None
     examples: str = ""
 

@@ -151,6 +151,8 @@ class PageBatcher(Batcher[P, list[R]]):
 
     async def _run_batch(self, batch: Sequence[Waiter[P, list[R]]]) -> None:
         pages = await self._fetch_many([waiter.key for waiter in batch])
+        if len(pages) != len(batch):  # before anyone is told, for nobody may be told twice
+            raise LookupError(f"of {len(batch)} pages {len(pages)} came")
         for waiter, rows in zip(batch, pages, strict=True):
             waiter.resolve(rows)
 

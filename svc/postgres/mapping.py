@@ -8,7 +8,7 @@ arrays. With JSON there are 1.16 times as many pages of 100 users a second, and 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import repeat
 from operator import attrgetter, itemgetter
-from types import GenericAlias
+from types import GenericAlias, NoneType
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -86,8 +86,9 @@ def make_decoder(hint: Any, *, nested: bool) -> Callable[[Raw], list[Any]]:
     """
     parts = [hint, *get_args(hint)]
     is_moment, is_raw = any(MOMENT in get_args(part) for part in parts), Raw in parts
-    value = next((get_args(part)[0] for part in parts if get_origin(part) is Secret), hint)
-    values: Any = GenericAlias(list, Raw if is_raw else value)
+    if secret := next((get_args(part)[0] for part in parts if get_origin(part) is Secret), None):
+        hint = secret | None if NoneType in parts else secret
+    values: Any = GenericAlias(list, Raw if is_raw else hint)
     decode = msgspec.json.Decoder(GenericAlias(list, values | None) if nested else values).decode
     if is_moment:
         return lambda raw: decode(bytes(raw).replace(b'",', b'Z",').replace(b'"]', b'Z"]'))

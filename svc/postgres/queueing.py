@@ -31,10 +31,6 @@ Callback = Callable[[R | None, Exception | None], None]
 CONCURRENCY = 2
 """Batches of a kind under way at once: two did better than one and than eight (python -m bench)."""
 
-UNBATCHED_CONCURRENCY = 4
-"""Pages and look-ups under way at once, of each kind: with 64 that ask on two cores as many a second as
-with ten, and the slowest of a hundred pages took 58 ms instead of 182, of look-ups 114 instead of 251."""
-
 SLOW_CONCURRENCY = 1
 """Statements under way at once, of a kind, that walk rows because no index finds them, or move megabytes.
 
@@ -55,7 +51,6 @@ class Limits(Struct, frozen=True):
 
     concurrency: int
     fallback_concurrency: int
-    unbatched_concurrency: int
     max_batch_size: int
     queue_size: int
     wait_timeout: float
@@ -70,7 +65,7 @@ class Limits(Struct, frozen=True):
         concurrency, size = (CONCURRENCY, MAX_BATCH_SIZE) if config.batching else (config.pool_size, 1)
         fallback = max(1, config.pool_size // 2)
         wait = config.queue_size, config.acquire_timeout, config.slow_query_timeout
-        return cls(concurrency, fallback, UNBATCHED_CONCURRENCY, size, *wait)
+        return cls(concurrency, fallback, size, *wait)
 
 
 class Waiter(Struct, Generic[K, R], frozen=True):
@@ -183,10 +178,10 @@ async def fetch_each(fetch: Callable[[K], Awaitable[R | None]], waiters: Sequenc
 
 
 def queue_each(
-    fetch: Callable[[K], Awaitable[R | None]], limits: Limits, concurrency: int | None = None
+    fetch: Callable[[K], Awaitable[R | None]], limits: Limits, concurrency: int
 ) -> BoundedQueue[K, R]:
     """Return a queue whose every caller has a statement of its own, a few under way at a time."""
-    return BoundedQueue(partial(fetch_each, fetch), limits, concurrency or limits.unbatched_concurrency)
+    return BoundedQueue(partial(fetch_each, fetch), limits, concurrency)
 
 
 def queue_slow(fetch: Callable[[K], Awaitable[R | None]], limits: Limits) -> BoundedQueue[K, R]:

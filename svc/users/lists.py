@@ -53,7 +53,8 @@ class Position(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
     late: bool | None = None
 
 
-FIRST = Position()
+FILTERS = {"is_active": "active", "created_from": "created_from", "created_to": "created_to"}
+"""The filters of a list, and what a PageStart calls them."""
 
 
 class PageStart(Struct, frozen=True):
@@ -315,16 +316,15 @@ def choose_fields(users: list[User], fields: UserFields) -> list[dict[str, objec
 
 @cache
 def find_unindexed(sort: str) -> frozenset[str]:
-    """Return the filters by which a list in this order walks rows, in its query's words."""
+    """Return the filters by which a list in this order walks rows, as its query says."""
     suffix = "_desc" if sort.startswith("-") else ""
     query = load("user_lists.sql")[f"list_users_by_{sort.removeprefix('-')}{suffix}"]
-    return frozenset(name.removeprefix("pages.") for name in query.unindexed)
+    return frozenset(name for name, column in FILTERS.items() if f"pages.{column}" in query.unindexed)
 
 
 def walks(query: ListUsers) -> bool:
     """Return whether a page may walk the whole table, to find the few users that its filters let through."""
-    start = PagePlace(query, FIRST).start()
-    return any(getattr(start, name) is not None for name in find_unindexed(query.sort))
+    return any(getattr(query, name) is not None for name in find_unindexed(query.sort))
 
 
 async def count_exactly(users: UserListQueries, query: ListUsers) -> int:

@@ -208,13 +208,16 @@ def test_lists_of_lists_are_proven_as_lists_are(made: Made) -> None:
         ("nullability", "name may be null", ("page.motto", EACH, "coalesce(json_agg(motto), '[]')", "")),
         ("column", "int8 in the SQL", ("page.id", EACH, MOTTO, "")),
         ("column", "lists of several", ("page.other", EACH, MOTTO, OTHER)),
+        ("cardinality", "none, or several", ("page.name", EACH, MOTTO, "group by")),
     ],
 )
 def test_lists_that_are_not_of_the_same_rows_are_found(
     made: Made, kind: str, said: str, parts: tuple[str, str, str, str]
 ) -> None:
-    statement = PAGES.format(*parts)
-    if parts[3]:
+    statement = PAGES.format(*parts[:3], "" if parts[3] == "group by" else parts[3])
+    if parts[3] == "group by":
+        statement = statement.replace(") as walked", ") as walked group by length(name)")
+    elif parts[3]:
         statement = statement.replace("select page.* from", "select page.*, others.other from")
     found = check(made, list_each, statement)
     assert [(each.kind, each.found) for each in found if not each.warning] == [(kind, said)]

@@ -6,7 +6,7 @@ import logging
 import pickle
 import traceback
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -95,6 +95,17 @@ def test_a_column_of_secrets_comes_with_each_wrapped() -> None:
     assert [(row.id, reveal(row.hash), row.token) for row in rows] == [(1, "a", None), (2, "b", None)]
     rows = make_gather(Row)([Raw(b"[1, 2]"), Raw(b'["a", "b"]'), None])
     assert [(row.id, reveal(row.hash), row.token) for row in rows] == [(1, "a", None), (2, "b", None)]
+
+
+class Person(Struct):
+    id: int
+    token: Secret[str] | None
+
+
+def test_a_secret_in_json_may_be_null() -> None:
+    first, second = cast("list[Person]", make_gather(Person)([Raw(b"[1, 2]"), Raw(b'["a", null]')]))
+    assert first.token is not None
+    assert (reveal(first.token), second.token) == ("a", None)
 
 
 def test_a_secret_alone_comes_wrapped() -> None:

@@ -26,7 +26,6 @@ from svc.check.catalog import ANALYSIS
 from svc.check.wiring import check_wiring
 from svc.config import Config
 from svc.database_url import DatabaseUrl
-from svc.health import Health
 from svc.http import resource
 from svc.http.application import make_app, warm
 from svc.http.problems import Problem, find_problem
@@ -116,8 +115,7 @@ class Service:
         if not self.server.started:
             return False
         tasks = asyncio.all_tasks(self.server.servers[0].get_loop())
-        looks = {warm.__code__, Health.look_at_start.__code__}
-        return all(getattr(task.get_coro(), "cr_code", None) not in looks for task in tasks)
+        return all(getattr(task.get_coro(), "cr_code", None) is not warm.__code__ for task in tasks)
 
     def client(self, token: str | None = None) -> httpx.Client:
         """A client that holds a key, or none."""

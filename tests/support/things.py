@@ -198,7 +198,7 @@ class Things:
             change_many=lambda changes: update_together(queries, changes),
         )
         self.pages: BoundedQueue[PageRequest, list[StoredThing]] = queue_each(
-            lambda asked: find_page(queries, asked.query), limits
+            lambda asked: find_page(queries, asked.query), limits, limits.concurrency
         )
 
     async def create(self, request: Request) -> Response:

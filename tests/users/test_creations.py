@@ -17,22 +17,16 @@ from svc.users.rows import StoredUser
 from svc.users.structs import CreateUser
 from tests.support import problem
 from tests.support.locks import holding
-from tests.support.loops import on_a_loop
+from tests.support.loops import on_a_loop, submit
 from tests.support.pools import opened
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 
 
-async def register(users: Users, name: str, display_name: str | None = None) -> StoredUser | None:
+def register(users: Users, name: str, display_name: str) -> "asyncio.Future[StoredUser | None]":
     """Register as a plain request does."""
-    future: asyncio.Future[StoredUser | None] = asyncio.get_running_loop().create_future()
-
-    def tell(user: StoredUser | None, error: Exception | None) -> None:
-        future.set_exception(error) if error else future.set_result(user)
-
     new = CreateUser(Email.parse(f"{name}@example.com"), Password("correct horse"), display_name)
-    users.submit_new(Registration(new, None), tell)
-    return await future
+    return submit(users.submit_new, Registration(new, None))
 
 
 @on_a_loop

@@ -19,7 +19,7 @@ from svc.postgres.statements import Query
 from svc.users.lists import PageRequest, UserListQueries, UserLists, describe_list, find_position
 from svc.users.structs import ListUsers, LookUpUsers, User
 from tests.support.locks import count_blocked, holding
-from tests.support.loops import on_a_loop
+from tests.support.loops import on_a_loop, submit
 from tests.support.pools import opened
 from tests.support.waiting import until
 
@@ -36,13 +36,7 @@ from generate_series(1, 60) as n
 
 async def ask(lists: UserLists, query: ListUsers) -> list[User]:
     """Ask for a page as a plain request does."""
-    future: asyncio.Future[list[User]] = asyncio.get_running_loop().create_future()
-
-    def tell(page: list[User] | None, error: Exception | None) -> None:
-        future.set_exception(error) if error else future.set_result(page or [])
-
-    lists.submit(PageRequest(query, Target("/users", b"")), tell)
-    return await future
+    return await submit(lists.submit, PageRequest(query, Target("/users", b""))) or []
 
 
 def order(rows: Sequence[User], sort: str) -> list[User]:
@@ -137,15 +131,4 @@ async def test_look_ups_at_one_time_get_what_each_would_get_alone(config: Config
             emails = [Email.parse(user.email if user else "nobody@example.com") for user in users]
             asked.append(LookUpUsers(ids=ids) if number % 2 else LookUpUsers(emails=emails))
             expected.append(users if number % 2 else [named.get(email) for email in emails])
-        assert await asyncio.gather(*(look_up(lists, each) for each in asked)) == expected
-
-
-async def look_up(lists: UserLists, asked: LookUpUsers) -> list[User | None]:
-    """Look users up as a plain request does."""
-    future: asyncio.Future[list[User | None]] = asyncio.get_running_loop().create_future()
-
-    def tell(users: list[User | None] | None, error: Exception | None) -> None:
-        future.set_exception(error) if error else future.set_result(users or [])
-
-    lists.submit_look_up(asked, tell)
-    return await future
+        assert await asyncio.gather(*(submit(lists.submit_look_up, each) for each in asked)) == expected

@@ -12,6 +12,7 @@ from svc.http.paging import Target
 from svc.postgres.queueing import CONCURRENCY, SLOW_CONCURRENCY, Limits
 from svc.users.lists import PageRequest, UserListQueries, UserLists, walks
 from svc.users.structs import ListUsers, User
+from tests.support import loops
 from tests.support.locks import BACKENDS, count_blocked, holding
 from tests.support.loops import on_a_loop
 from tests.support.pools import opened, refuse
@@ -36,13 +37,7 @@ def test_a_page_walks_rows_where_a_filter_is_not_what_its_order_looks_at(sort: s
 
 def submit(lists: UserLists, query: ListUsers) -> "asyncio.Future[list[User] | None]":
     """Ask for a page as a plain request does."""
-    future: asyncio.Future[list[User] | None] = asyncio.get_running_loop().create_future()
-
-    def tell(page: list[User] | None, error: Exception | None) -> None:
-        future.set_exception(error) if error else future.set_result(page)
-
-    lists.submit(PageRequest(query, Target("/users", b"")), tell)
-    return future
+    return loops.submit(lists.submit, PageRequest(query, Target("/users", b"")))
 
 
 @on_a_loop
